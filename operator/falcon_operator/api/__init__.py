@@ -1,0 +1,1 @@
+"""The resource as pydantic models, and the names, labels and reasons that the whole operator shares."""

@@ -1,0 +1,1 @@
+"""What is read from engine pods over HTTP."""

@@ -1,0 +1,1 @@
+"""Cache, queue, workers and sweep."""
