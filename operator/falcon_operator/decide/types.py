@@ -1,0 +1,70 @@
+"""What goes into a decision and what comes out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from falcon_operator.desired.renderer import Launcher, Renderer
+
+__all__ = ["EngineFacts", "Event", "Launcher", "ObjectRef", "Plan", "Renderer", "Snapshot"]
+
+
+@dataclass(frozen=True)
+class EngineFacts:
+    """What `/v1/models` and `/version` of a Ready pod say; `error` where they could not be read."""
+
+    pod_uid: str
+    model_names: tuple[str, ...]
+    max_model_len: int | None
+    version: str | None
+    error: str | None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One resource and everything that is there of it, as the cache holds it."""
+
+    resource: Mapping[str, Any]
+    deployment: Mapping[str, Any] | None = None
+    services: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    revisions: tuple[Mapping[str, Any], ...] = ()
+    pods: tuple[Mapping[str, Any], ...] = ()
+    claims: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    launchers: frozenset[str] = frozenset()
+    engines: Mapping[str, EngineFacts] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Event:
+    """A Kubernetes Event about the resource."""
+
+    type: Literal["Normal", "Warning"]
+    reason: str
+    action: str
+    note: str
+
+
+@dataclass(frozen=True)
+class ObjectRef:
+    """One object, this incarnation of it."""
+
+    api_version: str
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done: objects to apply (most important first), to delete, to say and to look at."""
+
+    apply: tuple[dict[str, Any], ...]
+    delete: tuple[ObjectRef, ...]
+    status: dict[str, Any]
+    events: tuple[Event, ...]
+    requeue_after: float | None
+    observe: tuple[str, ...]
