@@ -1,0 +1,37 @@
+# Every target does its own set-up; `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+export UV_PYTHON_DOWNLOADS := never
+RUN := .venv/bin
+
+.PHONY: help demo test lint crds down bench-reconcile clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
+
+demo: .venv/ready ## a real cluster, the chart, a first resource, a streamed answer
+	@testbed/demo
+
+test: .venv/ready ## lint, unit tests, a real API server, a real node with the real engine
+	@tests/run
+
+lint: .venv/ready ## what needs no cluster: ruff, mypy, import-linter, generated files
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/mypy
+	$(RUN)/lint-imports
+
+crds: .venv/ready ## write the CRD to crds/ and to the chart
+	$(RUN)/falcon-operator crds --out .
+
+bench-reconcile: .venv/ready ## latency, writes and memory of the operator on the real API server
+	@benchmarks/run reconcile
+
+down: ## stop the cluster and leave nothing behind
+	@testbed/down
+
+clean: ## delete the virtual environment and caches inside the repository
+	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+.venv/ready: pyproject.toml uv.lock testbed/uv.txt
+	@testbed/python
