@@ -1,0 +1,108 @@
+"""Names that more than one part of the operator must agree on: the API, labels, annotations, managers, children."""
+
+GROUP = "serving.falcon-operator.io"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+KIND = "FalconNVFP4Deployment"
+PLURAL = "falconnvfp4deployments"
+SINGULAR = "falconnvfp4deployment"
+SHORT_NAME = "fnd"
+CATEGORY = "falcon"
+CRD_NAME = f"{PLURAL}.{GROUP}"
+
+# Longest resource name: a child's name adds a revision hash, and a pod's name two more, within a label's 63 characters.
+MAX_NAME_LENGTH = 50
+
+LABEL_NAME = "app.kubernetes.io/name"
+LABEL_INSTANCE = "app.kubernetes.io/instance"
+LABEL_COMPONENT = "app.kubernetes.io/component"
+LABEL_PART_OF = "app.kubernetes.io/part-of"
+LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+LABEL_UID = f"{GROUP}/uid"
+LABEL_REVISION = f"{GROUP}/revision"
+LABEL_LAUNCHER = f"{GROUP}/launcher"
+
+APP_NAME = "falcon-nvfp4"
+OPERATOR_NAME = "falcon-operator"
+COMPONENT_ENGINE = "engine"
+
+ANNOTATION_APPLIED = f"{GROUP}/applied"
+ANNOTATION_REVISION = f"{GROUP}/revision"
+ANNOTATION_RENDERER = f"{GROUP}/renderer"
+
+# One field manager for each concern, so that a conflict names who is fighting over what.
+MANAGER_CHILDREN = "falcon-operator"
+MANAGER_STATUS = "falcon-operator-status"
+
+CONTAINER_NAME = "engine"
+PORT_NAME = "http"
+ENGINE_PORT = 8000
+SERVICE_PORT = 80
+
+LAUNCHER_KEY = "launch.pyz"
+HASH_LENGTH = 10
+
+
+def selector_labels(name: str) -> dict[str, str]:
+    """The labels that select a resource's engine pods; they never change over a resource's life."""
+    return {LABEL_NAME: APP_NAME, LABEL_INSTANCE: name, LABEL_COMPONENT: COMPONENT_ENGINE}
+
+
+def selector_string(name: str) -> str:
+    """The selector as `status.selector` carries it for the scale subresource."""
+    return ",".join(f"{key}={value}" for key, value in sorted(selector_labels(name).items()))
+
+
+def child_labels(name: str, uid: str) -> dict[str, str]:
+    """The labels on every child of one resource."""
+    return {
+        **selector_labels(name),
+        LABEL_PART_OF: OPERATOR_NAME,
+        LABEL_MANAGED_BY: OPERATOR_NAME,
+        LABEL_UID: uid,
+    }
+
+
+def launcher_labels() -> dict[str, str]:
+    """The labels on a launcher ConfigMap, which all resources of a namespace share."""
+    return {LABEL_LAUNCHER: "true", LABEL_PART_OF: OPERATOR_NAME, LABEL_MANAGED_BY: OPERATOR_NAME}
+
+
+def deployment_name(name: str) -> str:
+    """The Deployment of the engines."""
+    return name
+
+
+def service_name(name: str) -> str:
+    """The Service that clients call."""
+    return name
+
+
+def engines_service_name(name: str) -> str:
+    """The headless Service that names every engine pod."""
+    return f"{name}-engines"
+
+
+def revision_name(name: str, revision: str) -> str:
+    """The ControllerRevision that keeps the pod template of one revision."""
+    return f"{name}-{revision[:HASH_LENGTH]}"
+
+
+def launcher_name(content_hash: str) -> str:
+    """The ConfigMap that carries one version of the launcher."""
+    return f"falcon-launcher-{content_hash[:HASH_LENGTH]}"
+
+
+def cache_claim_name(name: str) -> str:
+    """The claim for compiled kernels, where the spec asks for one by size."""
+    return f"{name}-cache"
+
+
+def model_claim_name(name: str) -> str:
+    """The claim for downloaded weights, where the spec asks for one by size."""
+    return f"{name}-model"
+
+
+def service_url(name: str, namespace: str, cluster_domain: str) -> str:
+    """The OpenAI endpoint of a resource as it is reached inside the cluster."""
+    return f"http://{service_name(name)}.{namespace}.svc.{cluster_domain}/v1"

@@ -1,0 +1,107 @@
+"""Condition types, and the one list of reasons that conditions and events may carry."""
+
+from enum import StrEnum
+
+
+class ConditionType(StrEnum):
+    """The types in `status.conditions`."""
+
+    READY = "Ready"
+    RECONCILING = "Reconciling"
+    STALLED = "Stalled"
+    AVAILABLE = "Available"
+    PROGRESSING = "Progressing"
+    MODEL_SERVED = "ModelServed"
+    GPU_COMPATIBLE = "GPUCompatible"
+    FITS = "Fits"
+    ENGINE_SUPPORTED = "EngineSupported"
+    UP_TO_DATE = "UpToDate"
+    AUTOSCALING_ACTIVE = "AutoscalingActive"
+    GATEWAY_READY = "GatewayReady"
+
+
+# Present from the first status on, in this order; the last two of the enum appear only where they are used.
+STANDING_CONDITIONS: tuple[ConditionType, ...] = (
+    ConditionType.READY,
+    ConditionType.RECONCILING,
+    ConditionType.STALLED,
+    ConditionType.AVAILABLE,
+    ConditionType.PROGRESSING,
+    ConditionType.MODEL_SERVED,
+    ConditionType.GPU_COMPATIBLE,
+    ConditionType.FITS,
+    ConditionType.ENGINE_SUPPORTED,
+    ConditionType.UP_TO_DATE,
+)
+
+
+class Reason(StrEnum):
+    """Why a condition has its status, or why an event was sent."""
+
+    # Before and beside any outcome.
+    PENDING = "Pending"
+    NOT_EVALUATED = "NotEvaluated"
+    NOT_OBSERVED = "NotObserved"
+    NOT_STALLED = "NotStalled"
+
+    # Summary.
+    READY = "Ready"
+    STARTING = "Starting"
+    RECONCILED = "Reconciled"
+    SUSPENDED = "Suspended"
+    SCALED_TO_ZERO = "ScaledToZero"
+    SCALING = "Scaling"
+
+    # What only a change of the spec, or of the cluster by a person, can resolve.
+    INVALID_SPEC = "InvalidSpec"
+    NOT_YET_IMPLEMENTED = "NotYetImplemented"
+    POLICY_REFUSED = "PolicyRefused"
+    NAME_TAKEN = "NameTaken"
+    REFUSED = "Refused"
+
+    # Available and the rollout.
+    MINIMUM_REPLICAS_AVAILABLE = "MinimumReplicasAvailable"
+    MINIMUM_REPLICAS_UNAVAILABLE = "MinimumReplicasUnavailable"
+    ROLLOUT_IN_PROGRESS = "RolloutInProgress"
+    ROLLOUT_COMPLETE = "RolloutComplete"
+    ROLLOUT_STALLED = "RolloutStalled"
+
+    # Pods, from outside the container.
+    UNSCHEDULABLE = "Unschedulable"
+    PODS_SCHEDULED = "PodsScheduled"
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    CONTAINER_CANNOT_START = "ContainerCannotStart"
+    CRASH_LOOPING = "CrashLooping"
+    STARTUP_BUDGET_EXCEEDED = "StartupBudgetExceeded"
+    EVICTED = "Evicted"
+
+    # The engine: what the launcher writes into the termination message.
+    ENGINE_FAILED = "EngineFailed"
+    ENGINE_START_FAILED = "EngineStartFailed"
+    ENGINE_DIED = "EngineDied"
+    ENGINE_VERSION_UNKNOWN = "EngineVersionUnknown"
+    CHECKPOINT_NOT_FOUND = "CheckpointNotFound"
+    CHECKPOINT_UNUSABLE = "CheckpointUnusable"
+    FLAG_UNKNOWN = "FlagUnknown"
+    FLAG_VALUE_REFUSED = "FlagValueRefused"
+    OUT_OF_MEMORY = "OutOfMemory"
+    GPU_MEMORY_TAKEN = "GPUMemoryTaken"
+    START_INTERRUPTED = "StartInterrupted"
+    SEQUENCES_EXCEED_MEMORY = "SequencesExceedMemory"
+    QUANTIZATION_REFUSED = "QuantizationRefused"
+    DISK_FULL = "DiskFull"
+    DRIVER_TOO_OLD = "DriverTooOld"
+
+    # ModelServed.
+    MODEL_SERVED = "ModelServed"
+    NOT_SERVING = "NotServing"
+    MODEL_MISMATCH = "ModelMismatch"
+
+    # EngineSupported.
+    PROFILE_FOUND = "ProfileFound"
+    NEAREST_PROFILE = "NearestProfile"
+    DEVELOPMENT_DEVICE = "DevelopmentDevice"
+
+    # UpToDate.
+    UP_TO_DATE = "UpToDate"
+    ADOPTION_AVAILABLE = "AdoptionAvailable"
