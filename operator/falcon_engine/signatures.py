@@ -1,0 +1,78 @@
+"""What ended an engine: its exit code and last log lines, put into a reason, a sentence and a way out."""
+
+import json
+from dataclasses import dataclass
+
+# What the kubelet keeps of a termination message.
+MESSAGE_BYTES = 4096
+_LINE_CHARACTERS = 500
+_SENTENCE_CHARACTERS = 1000
+
+
+class DiagnosisError(ValueError):
+    """The text is not a diagnosis of the launcher."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Why the engine ended, for a person: written to the termination message, read by the operator."""
+
+    reason: str
+    message: str
+    hint: str
+    exit_code: int
+    engine_version: str | None = None
+    log_tail: tuple[str, ...] = ()
+
+    def to_json(self) -> str:
+        """At most 4096 bytes of JSON; the oldest log lines are left out first."""
+        tail, limit = [_cut(line, _LINE_CHARACTERS) for line in self.log_tail], _SENTENCE_CHARACTERS
+        while True:
+            text = json.dumps(
+                {
+                    "reason": self.reason,
+                    "message": _cut(self.message, limit),
+                    "hint": _cut(self.hint, limit),
+                    "exitCode": self.exit_code,
+                    "engineVersion": self.engine_version,
+                    "logTail": tail,
+                }
+            )
+            if len(text) <= MESSAGE_BYTES:  # ASCII: a character is a byte
+                return text
+            if tail:
+                tail = tail[1:]
+            else:
+                limit //= 2
+
+    @staticmethod
+    def from_json(text: str) -> "Diagnosis":
+        """Read what `to_json` wrote; anything else (a plain log, a cut text) is a `DiagnosisError`."""
+        try:
+            raw = json.loads(text)
+        except ValueError as e:
+            raise DiagnosisError(f"the termination message is not JSON: {e}") from None
+        if not isinstance(raw, dict):
+            raise DiagnosisError("the termination message is not a JSON object")
+        wanted = {"reason": str, "message": str, "hint": str, "exitCode": int, "logTail": list}
+        for key, kind in wanted.items():
+            if not isinstance(raw.get(key), kind) or isinstance(raw.get(key), bool):
+                raise DiagnosisError(f"the termination message's {key!r} is not a {kind.__name__}")
+        version = raw.get("engineVersion")
+        if version is not None and not isinstance(version, str):
+            raise DiagnosisError("the termination message's 'engineVersion' is neither a string nor null")
+        unknown = set(raw) - set(wanted) - {"engineVersion"}
+        if unknown:
+            raise DiagnosisError(f"the termination message has unknown fields: {', '.join(sorted(unknown))}")
+        return Diagnosis(
+            reason=raw["reason"],
+            message=raw["message"],
+            hint=raw["hint"],
+            exit_code=raw["exitCode"],
+            engine_version=version,
+            log_tail=tuple(str(line) for line in raw["logTail"]),
+        )
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 3] + "..."
