@@ -1,0 +1,31 @@
+"""Fixtures for the real node: a namespace of one's own, and the demo's resource in it."""
+
+import uuid
+from collections.abc import Iterator
+
+import pytest
+import yaml
+from tests.node.harness import ROOT, Kubectl, Resource
+
+
+@pytest.fixture
+def kubectl(request: pytest.FixtureRequest) -> Iterator[Kubectl]:
+    """A namespace under the restricted pod security standard, deleted afterwards."""
+    name = f"t-{uuid.uuid4().hex[:8]}"
+    kubectl = Kubectl(name)
+    kubectl.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {"name": name, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
+        }
+    )
+    yield kubectl
+    kubectl.run("delete", "namespace", name, "--wait=true", "--timeout=120s")
+
+
+@pytest.fixture
+def resource(kubectl: Kubectl) -> Resource:
+    """The demo's resource: the real engine on CPU, one (fake) GPU allocated by the kubelet."""
+    example = yaml.safe_load((ROOT / "examples/cpu-demo.yaml").read_text())
+    return Resource(kubectl, "falcon", example["spec"])
