@@ -1,0 +1,36 @@
+{{/*
+All that the operator may do. The table in docs/install.md says why, and a test compares the two.
+Server-side apply needs `create` for a new object and `patch` for an old one. Nothing here reads Secrets,
+runs commands in pods, reads their logs or hands out rights.
+*/}}
+{{- define "falcon-operator.rules" -}}
+- apiGroups: [serving.falcon-operator.io]
+  resources: [falconnvfp4deployments]
+  verbs: [get, list, watch]
+- apiGroups: [serving.falcon-operator.io]
+  resources: [falconnvfp4deployments/status]
+  verbs: [patch]
+# Children carry blockOwnerDeletion. Clusters with the admission plugin OwnerReferencesPermissionEnforcement
+# (OpenShift among them) let only those set it who may change the owner's finalizers. The operator sets none.
+- apiGroups: [serving.falcon-operator.io]
+  resources: [falconnvfp4deployments/finalizers]
+  verbs: [update]
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [get, list, watch, create, patch]
+- apiGroups: [apps]
+  resources: [controllerrevisions]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [services, persistentvolumeclaims]
+  verbs: [get, list, watch, create, patch]
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch]
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- end }}
