@@ -1,0 +1,103 @@
+"""Helm as a class: render the chart, or have it refused, without a cluster."""
+
+import json
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "charts/falcon-operator"
+RELEASE, NAMESPACE = "fo", "falcon-system"
+Json = dict[str, Any]
+
+
+def helm_path(major: int) -> str:
+    """Where Helm of a major version is: an environment variable, or what the testbed has built."""
+    variable = {3: "FALCON_HELM3", 4: "FALCON_HELM"}[major]
+    if path := os.environ.get(variable):
+        return path
+    command = [str(ROOT / "testbed/path"), {3: "helm3", 4: "helm"}[major]]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=False)
+        path = found.stdout.strip() if found.returncode == 0 else ""
+    except OSError:
+        path = ""
+    if not path:
+        pytest.fail(
+            f"no Helm {major} to test the chart with: build it once with `testbed/build`, or set {variable} to its path"
+        )
+    return path
+
+
+class Helm:
+    """One Helm binary."""
+
+    def __init__(self, major: int) -> None:
+        self.major, self.path = major, helm_path(major)
+        self.rendered: dict[str, list[Json]] = {}
+        self.home = tempfile.TemporaryDirectory(prefix="helm-")
+
+    def run(self, *args: str, values: Json | None = None) -> "subprocess.CompletedProcess[str]":
+        environment = {
+            "PATH": "/usr/bin:/bin",
+            "HOME": self.home.name,
+            "KUBECONFIG": f"{self.home.name}/there-is-no-cluster",
+        }
+        return subprocess.run(
+            [self.path, *args, *(["-f", "-"] if values is not None else [])],
+            input=json.dumps(values) if values is not None else None,
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment,
+        )
+
+    def template(self, values: Json | None = None, *args: str) -> str:
+        done = self.run("template", RELEASE, str(CHART), "-n", NAMESPACE, *args, values=values or {})
+        if done.returncode:
+            pytest.fail(f"helm {self.major} did not render {values}: {done.stderr}")
+        return done.stdout
+
+    def render(self, values: Json | None = None, *args: str) -> list[Json]:
+        """The objects that the chart renders with these values."""
+        key = json.dumps([values, args])
+        if key not in self.rendered:
+            self.rendered[key] = [item for item in yaml.safe_load_all(self.template(values, *args)) if item]
+        return self.rendered[key]
+
+    def refusal(self, values: Json, *args: str) -> str:
+        """What Helm says to values that the chart refuses."""
+        done = self.run("template", RELEASE, str(CHART), "-n", NAMESPACE, *args, values=values)
+        assert done.returncode, f"helm {self.major} accepted {values}"
+        return done.stderr
+
+
+def one(objects: list[Json], kind: str) -> Json:
+    """The only object of a kind."""
+    found = [item for item in objects if item["kind"] == kind]
+    assert len(found) == 1, f"{len(found)} objects of kind {kind}"
+    return found[0]
+
+
+def pods(objects: list[Json]) -> list[Json]:
+    """The specs of all pods in a rendering: the operator's, and the test's where there is one."""
+    specs = [item["spec"]["template"]["spec"] for item in objects if item["kind"] == "Deployment"]
+    return specs + [item["spec"] for item in objects if item["kind"] == "Pod"]
+
+
+def nested(path: str, value: object) -> Json:
+    """Values with one dotted path set."""
+    for key in reversed(path.split(".")):
+        value = {key: value}
+    assert isinstance(value, dict)
+    return value
+
+
+def default_values() -> Json:
+    values: Json = yaml.safe_load((CHART / "values.yaml").read_text())
+    return values
