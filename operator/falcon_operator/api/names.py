@@ -10,7 +10,7 @@ SHORT_NAME = "fnd"
 CATEGORY = "falcon"
 CRD_NAME = f"{PLURAL}.{GROUP}"
 
-# Longest resource name: a child's name adds a revision hash, and a pod's name two more, within a label's 63 characters.
+# Longest resource name: with "-" and a revision hash it still fits a label's 63 characters.
 MAX_NAME_LENGTH = 50
 
 LABEL_NAME = "app.kubernetes.io/name"
