@@ -1,10 +1,15 @@
-"""What ended an engine: its exit code and last log lines, put into a reason, a sentence and a way out."""
+"""What the launcher says about an engine that ended: a reason, a sentence and a way out."""
 
 import json
 from dataclasses import dataclass
 
 # What the kubelet keeps of a termination message.
 MESSAGE_BYTES = 4096
+# Exit codes of the launcher. 0 is a wanted stop and nothing else.
+START_EXIT = 1
+CONFIGURATION_EXIT = 2  # a restart would end the same way
+DEATH_EXIT = 70
+
 _LINE_CHARACTERS = 500
 _SENTENCE_CHARACTERS = 1000
 
@@ -72,6 +77,14 @@ class Diagnosis:
             engine_version=version,
             log_tail=tuple(str(line) for line in raw["logTail"]),
         )
+
+
+class Refusal(Exception):
+    """The launcher does not start the engine."""
+
+    def __init__(self, diagnosis: Diagnosis) -> None:
+        super().__init__(diagnosis.message)
+        self.diagnosis = diagnosis
 
 
 def _cut(text: str, limit: int) -> str:

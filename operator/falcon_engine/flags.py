@@ -1,0 +1,114 @@
+"""The engine's command line: what the resource asks for, in the words of the version that runs."""
+
+import json
+
+from falcon_engine.intent import Intent
+from falcon_engine.profiles import Profile
+from falcon_engine.signatures import CONFIGURATION_EXIT, Diagnosis, Refusal
+
+# Probes and scrapes would be most of the access log.
+QUIET_ENDPOINTS = "/health,/metrics"
+# vLLM sizes its cache on CPU by the node's memory, not by the container's: too much for a pod with a limit.
+CPU_CACHE_BYTES = 1 << 30
+
+
+def argv(intent: Intent, profile: Profile, model: str, *, nvfp4: bool = True) -> list[str]:
+    """`serve MODEL --flags...`, the resource's extra arguments last, so that they win.
+
+    `model` is the checkpoint's directory, or the repository for a Hugging Face source. `nvfp4` says whether the
+    checkpoint's own config calls it FP4. Raises `Refusal` where the version lacks what the resource asks for.
+    """
+    cpu = intent.device == "cpu"
+    args = ["serve", model, "--served-model-name", *intent.names]
+    args += ["--host", "0.0.0.0", "--port", str(intent.port)]
+    if intent.source.kind == "huggingFace" and intent.source.revision:
+        args += ["--revision", intent.source.revision, "--tokenizer-revision", intent.source.revision]
+    args += ["--max-model-len", str(intent.max_model_len), "--max-num-seqs", str(intent.max_num_seqs)]
+    if intent.tensor_parallel_size > 1:
+        args += ["--tensor-parallel-size", str(intent.tensor_parallel_size)]
+    args += _cpu(intent, profile) if cpu else _cuda(intent, profile, nvfp4)
+    if intent.reasoning_parser:
+        args += ["--reasoning-parser", intent.reasoning_parser]
+    if intent.tool_call_parser:
+        args += ["--enable-auto-tool-choice", "--tool-call-parser", intent.tool_call_parser]
+    args += _queue(intent, profile)
+    if profile.has("--shutdown-timeout"):
+        args += ["--shutdown-timeout", str(intent.drain_timeout_seconds)]
+    if profile.has("--disable-access-log-for-endpoints"):
+        args += ["--disable-access-log-for-endpoints", QUIET_ENDPOINTS]
+    return [*args, *intent.extra_args]
+
+
+def notes(intent: Intent, profile: Profile) -> list[str]:
+    """What the engine is not told although the resource says it, each with its reason."""
+    said = []
+    if intent.device == "cpu":
+        if intent.kv_cache_dtype != "auto":
+            said.append(f"kvCacheDtype {intent.kv_cache_dtype} becomes auto: not every CPU has the kernels for it")
+        if intent.prefix_caching and not profile.facts["cpuPrefixCaching"]["value"]:
+            said.append(f"prefixCaching is off on CPU: {profile.facts['cpuPrefixCaching']['source']}")
+        if not _given(intent, "--kv-cache-memory-bytes"):
+            said.append(f"the cache takes {CPU_CACHE_BYTES >> 20} MiB; extraArgs --kv-cache-memory-bytes changes that")
+    elif intent.cuda_graph_mode != "NONE" and _given(intent, "--compilation-config", "-cc"):
+        said.append("cudaGraphMode yields to the --compilation-config in extraArgs")
+    if not profile.has("--shutdown-timeout"):
+        said.append(f"vLLM {profile.version} cannot drain by itself: requests that still run at the end are aborted")
+    return said
+
+
+def _cuda(intent: Intent, profile: Profile, nvfp4: bool) -> list[str]:
+    args = ["--gpu-memory-utilization", f"{intent.gpu_memory_utilization:g}"]
+    args += ["--kv-cache-dtype", intent.kv_cache_dtype]
+    args += ["--enable-prefix-caching" if intent.prefix_caching else "--no-enable-prefix-caching"]
+    quantization = profile.facts["nvfp4Quantization"]["value"]
+    if quantization and nvfp4 and not _given(intent, "--quantization", "-q"):
+        args += ["--quantization", quantization]
+    if intent.cuda_graph_mode == "NONE":
+        args += ["--enforce-eager"]
+    elif _given(intent, "--compilation-config.", "-cc."):
+        # vLLM puts the dotted form of one argument together and drops its JSON form.
+        args += ["--compilation-config.cudagraph_mode", intent.cuda_graph_mode]
+    else:
+        args += ["--compilation-config", json.dumps({"cudagraph_mode": intent.cuda_graph_mode})]
+    return args
+
+
+def _cpu(intent: Intent, profile: Profile) -> list[str]:
+    caching = intent.prefix_caching and profile.facts["cpuPrefixCaching"]["value"]
+    args = ["--kv-cache-dtype", "auto", "--enforce-eager"]
+    args += ["--enable-prefix-caching" if caching else "--no-enable-prefix-caching"]
+    if not _given(intent, "--kv-cache-memory-bytes"):
+        args += ["--kv-cache-memory-bytes", str(CPU_CACHE_BYTES)]
+    return args
+
+
+def _queue(intent: Intent, profile: Profile) -> list[str]:
+    args = []
+    for field, flag, limit in (
+        ("requests", "--max-num-queued-reqs", intent.queue_requests),
+        ("tokens", "--max-num-queued-tokens", intent.queue_tokens),
+    ):
+        if limit is None:
+            continue
+        if not profile.has(flag):
+            raise Refusal(
+                Diagnosis(
+                    reason="FlagUnknown",
+                    message=f"spec.engine.queueLimit.{field} is {limit}, but vLLM {profile.version} has no {flag}.",
+                    hint=f"Remove spec.engine.queueLimit.{field}, or use an image with vLLM 0.32 or newer.",
+                    exit_code=CONFIGURATION_EXIT,
+                    engine_version=profile.version,
+                )
+            )
+        args += [flag, str(limit)]
+    return args
+
+
+def _given(intent: Intent, *names: str) -> bool:
+    """Whether the extra arguments hold one of these; a name that ends in a dot stands for its dotted forms."""
+    for argument in intent.extra_args:
+        name = argument.partition("=")[0]
+        name = "--" + name[2:].replace("_", "-") if name.startswith("--") else name
+        if any(name.startswith(n) if n.endswith(".") else name == n for n in names):
+            return True
+    return False
