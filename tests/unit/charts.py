@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts/falcon-operator"
 RELEASE, NAMESPACE = "fo", "falcon-system"
 Json = dict[str, Any]
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def helm_path(major: int) -> str:
@@ -64,10 +65,11 @@ class Helm:
         return done.stdout
 
     def render(self, values: Json | None = None, *args: str) -> list[Json]:
-        """The objects that the chart renders with these values."""
+        """The objects that the chart renders with these values; without the CRD, which is large, unless it is asked for."""
+        values = {"crds": {"enabled": False}} | (values or {})
         key = json.dumps([values, args])
         if key not in self.rendered:
-            self.rendered[key] = [item for item in yaml.safe_load_all(self.template(values, *args)) if item]
+            self.rendered[key] = [item for item in yaml.load_all(self.template(values, *args), LOADER) if item]
         return self.rendered[key]
 
     def refusal(self, values: Json, *args: str) -> str:

@@ -22,7 +22,7 @@ def without_keep(crd: Json) -> Json:
 
 @pytest.mark.parametrize("keep", [True, False])
 def test_the_chart_installs_the_generated_definition(helm: Helm, keep: bool) -> None:
-    crd = one(helm.render({"crds": {"keep": keep}}), "CustomResourceDefinition")
+    crd = one(helm.render({"crds": {"enabled": True, "keep": keep}}), "CustomResourceDefinition")
     assert (crd["metadata"].get("annotations", {}).items() >= KEEP.items()) is keep
     assert without_keep(crd) == without_keep(generated())
 
@@ -33,4 +33,4 @@ def test_no_definition_where_it_is_not_wanted(helm: Helm) -> None:
 
 def test_the_chart_holds_no_resource_of_ours(helm: Helm) -> None:
     # At the first install there is no definition yet that such a resource could be checked against.
-    assert not [item for item in helm.render() if item["kind"] == "FalconNVFP4Deployment"]
+    assert not [item for item in helm.render({"crds": {"enabled": True}}) if item["kind"] == "FalconNVFP4Deployment"]

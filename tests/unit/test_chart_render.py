@@ -48,6 +48,7 @@ BOTH_WAYS: dict[str, tuple[Any, Any]] = {
 }
 # What else must be set for a value to be looked at.
 CONTEXT: dict[str, Json] = {
+    "crds.keep": {"crds": {"enabled": True}},
     "networkPolicy": {"networkPolicy": {"enabled": True}},
     "serviceMonitor.enabled": {"serviceMonitor": {"renderMode": "Always"}},
     "serviceMonitor.renderMode": {"serviceMonitor": {"enabled": True}},
@@ -227,7 +228,7 @@ def test_image_reference(helm: Helm, image: Json, reference: str) -> None:
 
 
 def test_long_names_stay_names(helm: Helm) -> None:
-    for item in helm.render({"fullnameOverride": 63 * "n", "crds": {"enabled": False}}):
+    for item in helm.render({"fullnameOverride": 63 * "n"}):
         if item["kind"] not in CLUSTER_SCOPED:
             assert len(item["metadata"]["name"]) <= 63
 
