@@ -167,8 +167,10 @@ class Model(Base):
     )
     source: Source = Field(
         default_factory=lambda: Source(baked=Baked()),
-        description="Where the weights come from: exactly one of baked, volume, oci and huggingFace.",
-        json_schema_extra={"default": {"baked": {}}},
+        description="Where the weights come from: exactly one of baked, volume, oci and huggingFace. "
+        "Unset: baked, found by the launcher.",
+        # Not a default of the schema: it would stay beside another source that `kubectl apply` adds later.
+        json_schema_extra={"x-kubernetes-map-type": "atomic"},
     )
     checkpoint: Checkpoint = Field(
         default=Checkpoint.REPAIR,

@@ -30,6 +30,7 @@ _KEPT = {
     "type",
     "x-kubernetes-list-map-keys",
     "x-kubernetes-list-type",
+    "x-kubernetes-map-type",
     RULES_KEY,
 }
 _DROPPED = {"title", "discriminator", "examples", "deprecated", "readOnly", REQUIRED_BY_RULE_KEY}
@@ -85,12 +86,10 @@ class _Converter:
 
     def _property(self, name: str, node: Schema, path: str, seen: tuple[str, ...]) -> Schema:
         out = self.convert(node, path=f"{path}.{name}".lstrip("."), seen=seen)
-        optional = "anyOf" in node or "default" in out
-        if "properties" in out and not optional:
+        has_defaults = any("default" in child for child in out.get("properties", {}).values())
+        if has_defaults and "anyOf" not in node and "required" not in out:
             # Without it the API server would not look for the defaults inside.
-            required_inside = set(out.get("required", ()))
-            if not required_inside:
-                out["default"] = {}
+            out.setdefault("default", {})
         return out
 
     def _resolved(self, node: Schema, path: str, seen: tuple[str, ...]) -> tuple[Schema, tuple[str, ...]]:
