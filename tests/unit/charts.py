@@ -65,7 +65,7 @@ class Helm:
         return done.stdout
 
     def render(self, values: Json | None = None, *args: str) -> list[Json]:
-        """The objects that the chart renders with these values; without the CRD, which is large, unless it is asked for."""
+        """The objects that the chart renders; without the CRD, which is large, unless it is asked for."""
         values = {"crds": {"enabled": False}} | (values or {})
         key = json.dumps([values, args])
         if key not in self.rendered:
