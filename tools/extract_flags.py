@@ -2,8 +2,8 @@
 
     python tools/extract_flags.py DIR     # DIR holds an unpacked wheel's `vllm` package; JSON on standard output
 
-vLLM declares a flag by `group.add_argument("--name", "-short", **kwargs["field"])`, where `kwargs` comes from the fields
-of a config class; the server's own flags are the fields of `FrontendArgs`. Both are followed here by name.
+vLLM declares a flag by `group.add_argument("--name", "-short", **kwargs["field"])`, where `kwargs` comes from a config
+class's fields; the server's own flags are the fields of `FrontendArgs`. Both are followed here by name.
 """
 
 import ast
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 Flag = dict[str, Any]
+_WRAPPERS = ("Optional", "Union", "Annotated", "SkipValidation")
 # Where the flags of the HTTP server are declared; the file moved twice.
 _SERVER_FILES = tuple(f"entrypoints/{folder}/cli_args.py" for folder in ("common", "launchers", "openai"))
 
@@ -50,6 +51,18 @@ class Source:
                         return self.find(node.module, alias.name)
         return None
 
+    def alias(self, module: str, name: str) -> tuple[str, ast.AST] | None:
+        """What a name stands for, unless it is a class of its own."""
+        found = self.find(module, name)
+        return None if found and isinstance(found[1], ast.ClassDef) else found
+
+    def class_def(self, module: str, name: str) -> tuple[str, ast.ClassDef]:
+        """The class of that name."""
+        found = self.find(module, name)
+        if found and isinstance(found[1], ast.ClassDef):
+            return found[0], found[1]
+        raise SystemExit(f"{module}.{name} is not a class in this source")
+
 
 def parts(source: Source, module: str, hint: ast.AST) -> Iterator[tuple[str, ast.AST]]:
     """The members of a type hint's union, aliases followed."""
@@ -58,23 +71,14 @@ def parts(source: Source, module: str, hint: ast.AST) -> Iterator[tuple[str, ast
     if isinstance(hint, ast.BinOp):
         yield from parts(source, module, hint.left)
         yield from parts(source, module, hint.right)
-    elif isinstance(hint, ast.Subscript) and ast.unparse(hint.value) in (
-        "Optional",
-        "Union",
-        "Annotated",
-        "SkipValidation",
-    ):
+    elif isinstance(hint, ast.Subscript) and ast.unparse(hint.value) in _WRAPPERS:
         members = hint.slice.elts if isinstance(hint.slice, ast.Tuple) else [hint.slice]
         for member in members[:1] if ast.unparse(hint.value) == "Annotated" else members:
             yield from parts(source, module, member)
         if ast.unparse(hint.value) == "Optional":
             yield module, ast.Constant(None)
-    elif (
-        isinstance(hint, ast.Name)
-        and (found := source.find(module, hint.id))
-        and not isinstance(found[1], ast.ClassDef)
-    ):
-        yield from parts(source, *found)
+    elif isinstance(hint, ast.Name) and (alias := source.alias(module, hint.id)):
+        yield from parts(source, *alias)
     else:
         yield module, hint
 
@@ -119,10 +123,7 @@ def _choices(source: Source, module: str, hint: ast.Subscript) -> list[Any]:
 
 def fields_of(source: Source, module: str, name: str) -> dict[str, Flag]:
     """Flags by field of a config class, its bases first."""
-    found = source.find(module, name)
-    if found is None or not isinstance(found[1], ast.ClassDef):
-        raise SystemExit(f"{module}.{name} is not a class in this source")
-    where, node = found
+    where, node = source.class_def(module, name)
     flags: dict[str, Flag] = {}
     for base in node.bases:
         if isinstance(base, ast.Name) and source.find(where, base.id):
@@ -161,11 +162,12 @@ def declared(source: Source, module: str) -> Iterator[tuple[list[str], Flag]]:
             if _is_get_kwargs(value):
                 groups[target] = fields_of(source, module, ast.unparse(value.args[0]))  # type: ignore[attr-defined]
             elif isinstance(value, ast.Subscript) and isinstance(value.slice, ast.Constant):
+                key = str(value.slice.value)
                 if _is_get_kwargs(value.value):
                     fields = fields_of(source, module, ast.unparse(value.value.args[0]))  # type: ignore[attr-defined]
-                    singles[target] = fields[value.slice.value]
+                    singles[target] = fields[key]
                 elif isinstance(value.value, ast.Name) and value.value.id in groups:
-                    singles[target] = groups[value.value.id][value.slice.value]
+                    singles[target] = groups[value.value.id][key]
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".add_argument"):
             names = [a.value for a in node.args if isinstance(a, ast.Constant) and str(a.value).startswith("-")]

@@ -15,8 +15,8 @@ VERSIONS = ("0.13", "0.26", "0.32", "0.33")
 class Flag:
     """One flag of `vllm serve`.
 
-    `kind`: `value` takes one value, `values` one or more, `optional` none or one, `flag` none, `switch` none as well but
-    has a `--no-` form.
+    `kind`: `value` takes one value, `values` one or more, `optional` none or one, `flag` none, `switch` none and has a
+    `--no-` form.
     """
 
     name: str
