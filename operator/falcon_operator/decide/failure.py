@@ -1,0 +1,203 @@
+"""What went wrong in a pod, in the words that its statuses hold: a reason, a sentence, a way out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from falcon_operator.api.reasons import Reason
+from falcon_operator.decide import termination
+from falcon_operator.decide.pods import Pod
+from falcon_operator.decide.termination import Cause
+
+_IMAGE_REASONS = frozenset(
+    (
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "InvalidImageName",
+        "ErrImageNeverPull",
+        "ImageInspectError",
+        "RegistryUnavailable",
+        "SignatureValidationFailed",
+    )
+)
+# No use in waiting: a person must change the image, the registry or the pull secret.
+_IMAGE_FINAL_REASONS = frozenset(("InvalidImageName", "ErrImageNeverPull"))
+_IMAGE_FINAL_WORDS = ("not found", "denied", "unauthorized", "forbidden", "no basic auth", "invalid reference")
+_CONTAINER_REASONS = frozenset(
+    ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "CreatePodSandboxError")
+)
+_EVICTIONS = frozenset(("Evicted", "Preempting", "Preempted", "NodeShutdown", "Terminated", "NodeLost"))
+
+_BACK_OFF_PREFIX = "Back-off pulling image"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One failure of one pod; `pod` and `time` and the reason identify it."""
+
+    time: str
+    pod: str
+    cause: Cause
+    blocking: bool  # it explains why the pod does not serve now
+
+    @property
+    def sentence(self) -> str:
+        """Cause and way out."""
+        return f"{self.cause.message} {self.cause.hint}".strip()
+
+    def to_status(self) -> dict[str, Any]:
+        """As `status.lastFailure` holds it."""
+        found: dict[str, Any] = {
+            "time": self.time,
+            "pod": self.pod,
+            "reason": self.cause.reason.value,
+            "message": self.cause.message,
+            "hint": self.cause.hint,
+        }
+        if self.cause.exit_code is not None:
+            found["exitCode"] = self.cause.exit_code
+        return found
+
+
+def of_pod(pod: Pod, startup_budget: int | None) -> Failure | None:
+    """The failure that the pod shows, if it shows one; what happens to a leaving pod was asked for."""
+    if pod.terminating:
+        return None
+    if pod.status.get("phase") == "Failed" and pod.state("terminated") is None:
+        return Failure(time=_when(pod), pod=pod.name, cause=_ended_from_outside(pod), blocking=False)
+    waiting = pod.state("waiting") or {}
+    reason = waiting.get("reason")
+    if reason in _IMAGE_REASONS:
+        cause = _image(pod, str(reason), str(waiting.get("message") or ""))
+        return Failure(time=pod.scheduled_at, pod=pod.name, cause=cause, blocking=True)
+    if reason in _CONTAINER_REASONS:
+        cause = _container(pod, str(reason), str(waiting.get("message") or ""))
+        return Failure(time=pod.scheduled_at, pod=pod.name, cause=cause, blocking=True)
+    ended = pod.state("terminated") or pod.state("terminated", last=True)
+    if ended is None:
+        return None
+    cause = termination.cause(pod, ended, startup_budget)
+    blocking = pod.active and not pod.ready and not pod.started
+    return Failure(time=ended.get("finishedAt") or _when(pod), pod=pod.name, cause=cause, blocking=blocking)
+
+
+def failures(pods: Sequence[Pod], startup_budget: int | None) -> list[Failure]:
+    """All failures that pods show."""
+    return [f for f in (of_pod(pod, startup_budget) for pod in pods) if f is not None]
+
+
+def blocking(found: Sequence[Failure]) -> Failure | None:
+    """The failure that keeps pods from serving: one that no waiting cures first, then the latest."""
+    return max((f for f in found if f.blocking), key=lambda f: (f.cause.final, f.time, f.pod), default=None)
+
+
+def latest(found: Sequence[Failure]) -> Failure | None:
+    """The failure to be remembered: the one that blocks now, else the most recent one."""
+    return blocking(found) or max(found, key=lambda f: (f.time, f.pod), default=None)
+
+
+def remembered(seen: Failure | None, live: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """`status.lastFailure`: the failure seen, unless the one on record is the same one or a later one.
+
+    A record of the same failure stays word for word: a kubelet that tries again words it a little differently every
+    time, and that must not turn into writes.
+    """
+    record = dict(live) if live else None
+    if seen is None:
+        return record
+    if record is None:
+        return seen.to_status()
+    if is_same(seen, record):
+        lacks_detail = record.get("message") != seen.cause.message and seen.cause.extends(str(record.get("message")))
+        return seen.to_status() if lacks_detail else record
+    if not seen.blocking and seen.time < str(record.get("time") or ""):
+        return record
+    return seen.to_status()
+
+
+def is_same(seen: Failure, record: Mapping[str, Any]) -> bool:
+    """Whether the record is of this failure."""
+    return (record.get("pod"), record.get("time"), record.get("reason")) == (
+        seen.pod,
+        seen.time,
+        seen.cause.reason.value,
+    )
+
+
+def _when(pod: Pod) -> str:
+    ready = pod.condition("Ready").get("lastTransitionTime")
+    return ready or pod.status.get("startTime") or pod.created
+
+
+def _ended_from_outside(pod: Pod) -> Cause:
+    word = str(pod.status.get("reason") or "Failed")
+    detail = str(pod.status.get("message") or "no message").rstrip(".")
+    where = f" on node {pod.node}" if pod.node else ""
+    if word in _EVICTIONS:
+        return Cause(
+            reason=Reason.EVICTED,
+            message=f"Pod {pod.name}{where} was evicted ({word}): {detail}.",
+            hint="Another pod takes its place; if it happens again, raise spec.resources or the pod's priority "
+            "(spec.scheduling.priorityClassName).",
+        )
+    return Cause(
+        reason=Reason.CONTAINER_CANNOT_START,
+        message=f"Pod {pod.name}{where} was refused by the node ({word}): {detail}.",
+        hint="Another pod takes its place; look at the node's devices and its kubelet's log if it happens again.",
+    )
+
+
+def _image(pod: Pod, reason: str, text: str) -> Cause:
+    detail = _registry_words(text)
+    image = pod.engine.get("image") or pod.image
+    final = reason in _IMAGE_FINAL_REASONS or any(word in detail.lower() for word in _IMAGE_FINAL_WORDS)
+    asked = pod.image or image
+    brief = f"The image {asked} cannot be pulled for pod {pod.name}"
+    if reason == "InvalidImageName":
+        brief = f"The image {asked} is not a valid reference"
+        hint = "Correct spec.image.reference, for example registry.example.com/team/image:tag."
+    elif reason == "ErrImageNeverPull":
+        brief = f"The image {asked} is not on node {pod.node} and spec.image.pullPolicy is Never"
+        hint = "Load the image into the node, or set spec.image.pullPolicy to IfNotPresent."
+    elif any(word in detail.lower() for word in ("denied", "unauthorized", "forbidden", "no basic auth")):
+        hint = "Check spec.image.reference, and give the registry's credentials in spec.image.pullSecrets."
+    elif "not found" in detail.lower():
+        hint = "Correct spec.image.reference: the registry has no such image or tag."
+    else:
+        hint = "Check spec.image.reference and that the node reaches the registry; the kubelet keeps trying."
+    message = f"{brief}: {detail}." if detail else f"{brief}."
+    return Cause(Reason.IMAGE_PULL_FAILED, message, hint, final=final, brief=f"{brief}.")
+
+
+def _registry_words(text: str) -> str:
+    """What the registry said, without the kubelet's and containerd's wrapping."""
+    if text.startswith(_BACK_OFF_PREFIX):
+        _, found, text = text.partition(": ")
+        if not found:
+            return ""
+    for wrapping in ("ErrImagePull: ", "ImagePullBackOff: ", "rpc error: "):
+        text = text.removeprefix(wrapping)
+    if text.startswith("code = "):
+        text = text.partition(" desc = ")[2] or text
+    return " ".join(text.split()).rstrip(". ")[:600]
+
+
+def _container(pod: Pod, reason: str, text: str) -> Cause:
+    detail = " ".join(text.split()).rstrip(".")[:600] or reason
+    brief = f"The container of pod {pod.name} cannot be created"
+    hint = "Correct what the message names; the kubelet keeps trying."
+    if "secret" in detail.lower() or "configmap" in detail.lower() or "couldn't find key" in detail.lower():
+        hint = "Create the Secret in this namespace, or correct the reference in the spec; it is tried again."
+    elif "runasnonroot" in detail.lower() or "run as root" in detail.lower():
+        hint = "Set spec.security.runAsUser to a user of the image other than 0."
+    elif "executable file not found" in detail.lower():
+        hint = "spec.image.reference must be a vLLM image with python3 in its PATH."
+    return Cause(
+        Reason.CONTAINER_CANNOT_START,
+        f"{brief}: {detail}.",
+        hint,
+        final="executable file not found" in detail.lower(),
+        brief=f"{brief}.",
+    )

@@ -1,0 +1,42 @@
+"""The Deployment of the engines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from falcon_operator.api import names
+from falcon_operator.api.lifecycle import Strategy
+from falcon_operator.api.spec import Spec
+from falcon_operator.desired.metadata import Owner, child
+
+# Beside the startup budget a new pod may need a node and an image of many gigabytes.
+_PLACEMENT_SECONDS = 600
+
+
+def deployment(
+    spec: Spec, owner: Owner, replicas: int, template: dict[str, Any], annotations: dict[str, str]
+) -> dict[str, Any]:
+    """The Deployment with a template that is already labelled."""
+    # Integers, because a GPU is scarce: a share of the replicas rounds to a pod that finds none.
+    surge, unavailable = (1, 0) if spec.rollout.strategy is Strategy.SURGE else (0, 1)
+    return child(
+        owner,
+        "apps/v1",
+        "Deployment",
+        names.deployment_name(owner.name),
+        {
+            "spec": {
+                "replicas": replicas,
+                "revisionHistoryLimit": 2,
+                "minReadySeconds": 0,
+                "progressDeadlineSeconds": spec.startup.budget_seconds + _PLACEMENT_SECONDS,
+                "strategy": {
+                    "type": "RollingUpdate",
+                    "rollingUpdate": {"maxSurge": surge, "maxUnavailable": unavailable},
+                },
+                "selector": {"matchLabels": names.selector_labels(owner.name)},
+                "template": template,
+            }
+        },
+        annotations,
+    )
