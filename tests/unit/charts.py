@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from testbed.lab.layout import layout
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts/falcon-operator"
@@ -19,18 +20,12 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 def helm_path(major: int) -> str:
     """Where Helm of a major version is: an environment variable, or what the testbed has built."""
-    variable = {3: "FALCON_HELM3", 4: "FALCON_HELM"}[major]
-    if path := os.environ.get(variable):
-        return path
-    command = [str(ROOT / "testbed/path"), {3: "helm3", 4: "helm"}[major]]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, check=False)
-        path = found.stdout.strip() if found.returncode == 0 else ""
-    except OSError:
-        path = ""
-    if not path:
+    variable, program = {3: ("FALCON_HELM3", "helm3"), 4: ("FALCON_HELM", "helm")}[major]
+    path = os.environ.get(variable) or str(layout().bin / program)
+    if not os.access(path, os.X_OK):
         pytest.fail(
-            f"no Helm {major} to test the chart with: build it once with `testbed/build`, or set {variable} to its path"
+            f"there is no Helm {major} at {path} to test the chart with: "
+            f"build it once with `testbed/build {program}`, or set {variable} to where it is"
         )
     return path
 
