@@ -1,1 +1,3 @@
 """The falcon operator."""
+
+__version__ = "0.1.0"

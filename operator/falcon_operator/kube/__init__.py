@@ -1,1 +1,1 @@
-"""Talking to the API server: client, server-side apply, events."""
+"""The Kubernetes API: connection, client, server-side apply, events."""

@@ -1,1 +1,1 @@
-"""What is read from engine pods over HTTP."""
+"""What is read from the pods themselves."""

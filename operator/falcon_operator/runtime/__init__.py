@@ -1,1 +1,1 @@
-"""Cache, queue, workers and sweep."""
+"""From events to writes: cache, queue, workers, sweep."""

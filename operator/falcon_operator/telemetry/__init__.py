@@ -1,1 +1,1 @@
-"""Metrics, logs and the health endpoints."""
+"""Metrics, logs and the endpoints that show them."""

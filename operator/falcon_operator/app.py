@@ -1,0 +1,162 @@
+"""The composition root: makes the parts, starts them in order, and ends them together."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from typing import Any
+
+from falcon_operator import __version__
+from falcon_operator.api.config import OperatorConfig
+from falcon_operator.kube.client import KubeClient
+from falcon_operator.kube.connection import Connection, connect
+from falcon_operator.kube.events import EventRecorder
+from falcon_operator.kube.resources import FALCON
+from falcon_operator.launcher import make_renderer
+from falcon_operator.observe.engine import EngineObserver
+from falcon_operator.runtime.cache import Cache
+from falcon_operator.runtime.executor import Executor
+from falcon_operator.runtime.intake import Intake
+from falcon_operator.runtime.queue import WorkQueue
+from falcon_operator.runtime.status import StatusWriter
+from falcon_operator.runtime.sweep import Sweeper
+from falcon_operator.runtime.worker import Reconciler, Workers
+from falcon_operator.telemetry.metrics import Metrics
+from falcon_operator.telemetry.server import measure_lag, serving
+
+# A pass over one resource takes milliseconds, a failing API server seconds. Minutes mean that a worker hangs.
+HUNG_SECONDS = 600.0
+STOP_SECONDS = 5.0
+
+log = logging.getLogger(__name__)
+
+
+class Operator:
+    """All parts of one operator process."""
+
+    def __init__(self, config: OperatorConfig, connection: Connection) -> None:
+        self._config, self._connection = config, connection
+        renderer = make_renderer(config)
+        self.metrics = Metrics()
+        self.cache = Cache()
+        self.queue = WorkQueue(self.metrics)
+        self.client = KubeClient(connection, self.metrics)
+        self.events = EventRecorder(self.client, socket.gethostname())
+        self.observer = EngineObserver(self.queue.add)
+        self.sweeper = Sweeper(
+            self.client,
+            self.cache,
+            self.metrics,
+            namespaces=config.watch_namespaces,
+            every_seconds=config.sweep_seconds,
+            launcher=renderer.launcher.name,
+        )
+        self.intake = Intake(self.cache, self.queue, pod_gone=self.observer.forget, relisted=self.sweeper.relisted)
+        self.sweeper.feed(self.intake)
+        reconciler = Reconciler(
+            self.cache,
+            self.queue,
+            Executor(self.client, self.cache, self.metrics),
+            StatusWriter(self.client, self.cache, self.metrics),
+            self.events,
+            self.observer,
+            renderer,
+            resync_seconds=config.resync_seconds,
+        )
+        self.workers = Workers(self.queue, reconciler, self.metrics, count=config.workers)
+        self.metrics.export_resources(lambda: list(self.cache.all(FALCON)))
+
+    async def run(self) -> None:
+        """Run until SIGTERM or SIGINT; raises when a part fails, so that the process is started anew."""
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self.client.close)
+            stack.push_async_callback(self.observer.close)
+            await stack.enter_async_context(
+                serving(self._config.listen_port, self.metrics, health=self._health, readiness=self._readiness)
+            )
+            if await self._together({"stop": _until(stop), "sync": self.sweeper.sync()}) == "stop":
+                return
+            log.info("synced: %d resources", len(self.cache.keys(FALCON)))
+            # What is there now stays: the collector need not look at it again.
+            gc.collect()
+            gc.freeze()
+            ended = await self._together(
+                {
+                    "watches": self._watch(stop),
+                    "workers": self.workers.run(),
+                    "sweeper": self.sweeper.run(),
+                    "events": self.events.run(),
+                    "lag": measure_lag(self.metrics, self.queue.ages),
+                }
+            )
+            if ended != "watches":
+                raise RuntimeError(f"the {ended} ended, which they never should")
+            log.info("stopped")
+
+    async def _watch(self, stop: asyncio.Event) -> None:
+        kopf, handlers = _kopf()
+        namespaces = self._config.watch_namespaces
+        # kopf takes the signals over, and ends with them.
+        await kopf.operator(
+            registry=handlers.registry_for(self.intake, self._connection),
+            settings=handlers.settings_for(),
+            clusterwide=not namespaces,
+            namespaces=namespaces,
+            standalone=True,
+            stop_flag=stop,
+        )
+
+    @staticmethod
+    async def _together(parts: dict[str, Coroutine[Any, Any, None]]) -> str:
+        """Run parts until the first of them ends, end the others, and name it."""
+        tasks = [asyncio.create_task(part, name=name) for name, part in parts.items()]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=STOP_SECONDS)
+        for task in done:
+            task.result()
+        return next(iter(done)).get_name()
+
+    def _health(self) -> str | None:
+        hung = [age for age in self.queue.ages() if age > HUNG_SECONDS]
+        return f"{len(hung)} workers hang, the longest for {max(hung):.0f} s" if hung else None
+
+    def _readiness(self) -> str | None:
+        return None if self.cache.synced else "the caches are not yet synced"
+
+
+async def run(config: OperatorConfig) -> None:
+    """Connect and run."""
+    log.info("falcon-operator %s starts", __version__)
+    await Operator(config, await connect()).run()
+
+
+async def _until(stop: asyncio.Event) -> None:
+    await stop.wait()
+
+
+def _kopf() -> tuple[Any, Any]:
+    """Import kopf without the synchronous client, which it loads where it finds it, and which costs 20 MB."""
+    hidden = "kubernetes" not in sys.modules
+    if hidden:
+        sys.modules["kubernetes"] = None  # type: ignore[assignment]
+    try:
+        import kopf
+
+        from falcon_operator import handlers
+    finally:
+        if hidden:
+            del sys.modules["kubernetes"]
+    return kopf, handlers

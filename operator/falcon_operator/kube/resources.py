@@ -1,0 +1,68 @@
+"""The kinds that the operator reads and writes, and where the API server keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from falcon_operator.api import names
+
+
+@dataclass(frozen=True)
+class Resource:
+    """One kind of object: enough to make its URL."""
+
+    api_version: str
+    kind: str
+    plural: str
+
+    @property
+    def group(self) -> str:
+        """The API group; empty for the core group."""
+        return self.api_version.rpartition("/")[0]
+
+    @property
+    def version(self) -> str:
+        """The version within the group."""
+        return self.api_version.rpartition("/")[2]
+
+    def path(self, namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:
+        """The path below the API server's address; without a namespace, that of all namespaces."""
+        parts = ["apis" if self.group else "api", self.api_version]
+        if namespace is not None:
+            parts += ["namespaces", namespace]
+        parts.append(self.plural)
+        parts += [part for part in (name, subresource) if part is not None]
+        return "/" + "/".join(parts)
+
+
+FALCON = Resource(names.API_VERSION, names.KIND, names.PLURAL)
+DEPLOYMENT = Resource("apps/v1", "Deployment", "deployments")
+CONTROLLER_REVISION = Resource("apps/v1", "ControllerRevision", "controllerrevisions")
+SERVICE = Resource("v1", "Service", "services")
+CONFIG_MAP = Resource("v1", "ConfigMap", "configmaps")
+POD = Resource("v1", "Pod", "pods")
+CLAIM = Resource("v1", "PersistentVolumeClaim", "persistentvolumeclaims")
+EVENT = Resource("v1", "Event", "events")
+
+# What is watched, and with which server-side selector: of other people's objects only what carries our label.
+OURS = f"{names.LABEL_MANAGED_BY}={names.OPERATOR_NAME}"
+WATCHED: Mapping[Resource, str | None] = {
+    FALCON: None,
+    DEPLOYMENT: OURS,
+    SERVICE: OURS,
+    CONTROLLER_REVISION: OURS,
+    CONFIG_MAP: f"{OURS},{names.LABEL_LAUNCHER}=true",
+    POD: OURS,
+    CLAIM: OURS,
+}
+BY_KIND: Mapping[str, Resource] = {resource.kind: resource for resource in WATCHED}
+
+
+def resource_of(body: Mapping[str, Any]) -> Resource:
+    """The kind of an object that the operator knows."""
+    resource = BY_KIND[body["kind"]]
+    if resource.api_version != body["apiVersion"]:
+        raise ValueError(f"{body['kind']} is known as {resource.api_version}, not as {body['apiVersion']}")
+    return resource

@@ -1,0 +1,46 @@
+"""What the cache keeps of an object: nothing that no decision looks at."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from falcon_operator.kube.resources import CONFIG_MAP, POD, Resource
+
+_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+_POD_SPEC = ("nodeName", "terminationGracePeriodSeconds", "schedulingGates")
+_POD_CONTAINER = ("name", "image", "resources")
+# Long strings are seldom equal; short ones (names, types, labels) are the same in every object.
+_SHORT = 24
+
+
+def compact(resource: Resource, body: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy that shares its keys and short strings with all others and leaves out what only costs memory."""
+    metadata = {key: value for key, value in body["metadata"].items() if key != "managedFields"}
+    annotations = metadata.get("annotations")
+    if annotations and _LAST_APPLIED in annotations:
+        metadata["annotations"] = {key: value for key, value in annotations.items() if key != _LAST_APPLIED}
+    kept = {**body, "metadata": metadata, "apiVersion": resource.api_version, "kind": resource.kind}
+    if resource is CONFIG_MAP:
+        kept.pop("data", None)
+        kept.pop("binaryData", None)
+    if resource is POD:
+        spec = body.get("spec") or {}
+        kept["spec"] = {key: spec[key] for key in _POD_SPEC if key in spec}
+        kept["spec"]["containers"] = [
+            {key: container[key] for key in _POD_CONTAINER if key in container}
+            for container in spec.get("containers") or ()
+        ]
+    shared: dict[str, Any] = _share(kept)
+    return shared
+
+
+def _share(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {sys.intern(key): _share(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_share(item) for item in value]
+    if type(value) is str and len(value) <= _SHORT:
+        return sys.intern(value)
+    return value

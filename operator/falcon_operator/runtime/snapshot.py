@@ -1,0 +1,57 @@
+"""From the cache to what a decision is given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from falcon_operator.api import names
+from falcon_operator.decide.types import EngineFacts, Snapshot
+from falcon_operator.kube.apply import controller_uid
+from falcon_operator.kube.resources import CLAIM, CONTROLLER_REVISION, DEPLOYMENT, POD, SERVICE
+from falcon_operator.runtime.cache import Cache, Key
+
+
+def snapshot_of(
+    cache: Cache,
+    key: Key,
+    resource: Mapping[str, Any],
+    engines: Mapping[str, EngineFacts],
+    refused: Mapping[str, str],
+) -> Snapshot:
+    """One resource with what belongs to this incarnation of it; remains of an earlier one are left out."""
+    uid = resource["metadata"]["uid"]
+    deployment: Mapping[str, Any] | None = None
+    services: dict[str, Mapping[str, Any]] = {}
+    claims: dict[str, Mapping[str, Any]] = {}
+    revisions: list[Mapping[str, Any]] = []
+    pods: list[Mapping[str, Any]] = []
+    for kind, body in cache.children(key):
+        name = body["metadata"]["name"]
+        if kind is POD:
+            # A pod is controlled by its ReplicaSet; the template's label says whose it is.
+            if body["metadata"]["labels"].get(names.LABEL_UID, uid) == uid:
+                pods.append(body)
+        elif controller_uid(body) != uid:
+            continue
+        elif kind is DEPLOYMENT:
+            deployment = body
+        elif kind is SERVICE:
+            services[name] = body
+        elif kind is CONTROLLER_REVISION:
+            revisions.append(body)
+        elif kind is CLAIM:
+            claims[name] = body
+    pods.sort(key=lambda pod: pod["metadata"]["name"])
+    revisions.sort(key=lambda revision: (revision.get("revision", 0), revision["metadata"]["name"]))
+    return Snapshot(
+        resource=resource,
+        deployment=deployment,
+        services=services,
+        revisions=tuple(revisions),
+        pods=tuple(pods),
+        claims=claims,
+        launchers=cache.launchers(key[0]),
+        engines=engines,
+        refused=refused,
+    )
