@@ -60,6 +60,13 @@ SIGNATURES = (
     ),
     Signature(
         "FlagValueRefused",
+        r"validation errors? for (?P<config>\w+)\n(?:.*\n)?.*(?:Value error, |Input should be )(?P<what>[^\[\n]+)",
+        "The engine refuses its configuration ({config}): {what}",
+        "Correct the field of spec.engine that this is about, or spec.engine.extraArgs.",
+        CONFIGURATION_EXIT,
+    ),
+    Signature(
+        "FlagValueRefused",
         r"attention heads \((?P<heads>\d+)\) must be divisible by tensor parallel size \((?P<size>\d+)\)",
         "The model's {heads} attention heads cannot be divided among {size} GPUs.",
         "Set spec.gpu.count to a divisor of the number of heads.",

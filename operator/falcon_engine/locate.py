@@ -1,0 +1,53 @@
+"""Finds the engine in the image, and its true version, without importing it."""
+
+import importlib.metadata
+import importlib.util
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+_MODULE = "vllm.entrypoints.cli.main"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How to start the engine, and what it calls itself."""
+
+    command: tuple[str, ...]
+    version: str | None
+
+
+def locate() -> Engine | None:
+    """The module in this interpreter, or else the `vllm` program with its own one."""
+    spec = importlib.util.find_spec("vllm")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        if Path(folder, *_MODULE.split(".")[1:]).with_suffix(".py").is_file():
+            # Without -P the working directory would come before the installed packages.
+            safe = ("-P",) if sys.version_info >= (3, 11) else ()
+            return Engine((sys.executable, *safe, "-m", _MODULE), _version())
+    program = shutil.which("vllm")
+    return Engine((program,), _version_of(program)) if program else None
+
+
+def _version() -> str | None:
+    try:
+        return importlib.metadata.version("vllm")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _version_of(program: str) -> str | None:
+    """What the interpreter in the program's first line knows of vllm."""
+    try:
+        with open(program, "rb") as file:
+            first = file.readline(500).decode("utf-8", "replace")
+        if not first.startswith("#!"):
+            return None
+        question = "import importlib.metadata as m; print(m.version('vllm'))"
+        command = [*first[2:].split(), "-c", question]
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip() or None if answer.returncode == 0 else None
