@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from falcon_operator.api.reasons import Reason
@@ -98,22 +98,29 @@ def latest(found: Sequence[Failure]) -> Failure | None:
     return blocking(found) or max(found, key=lambda f: (f.time, f.pod), default=None)
 
 
-def remembered(seen: Failure | None, live: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """`status.lastFailure`: the failure seen, unless the one on record is the same one or a later one.
+def restated(found: Sequence[Failure], record: Mapping[str, Any] | None) -> list[Failure]:
+    """The failures, the one on record in the words of the record.
 
-    A record of the same failure stays word for word: a kubelet that tries again words it a little differently every
-    time, and that must not turn into writes.
+    A kubelet that tries again words the same failure a little differently every time, or leaves the detail out; that
+    must not turn into writes.
     """
-    record = dict(live) if live else None
+    return [_restated(f, record) if record and is_same(f, record) else f for f in found]
+
+
+def _restated(seen: Failure, record: Mapping[str, Any]) -> Failure:
+    message = str(record.get("message") or "")
+    if not message or message == seen.cause.brief:
+        return seen
+    final = seen.cause.final or (seen.cause.reason is Reason.IMAGE_PULL_FAILED and _is_final(message))
+    return replace(seen, cause=replace(seen.cause, message=message, hint=str(record.get("hint") or ""), final=final))
+
+
+def remembered(seen: Failure | None, record: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """`status.lastFailure`: the failure seen, unless the one on record is a later one."""
     if seen is None:
-        return record
-    if record is None:
-        return seen.to_status()
-    if is_same(seen, record):
-        lacks_detail = record.get("message") != seen.cause.message and seen.cause.extends(str(record.get("message")))
-        return seen.to_status() if lacks_detail else record
-    if not seen.blocking and seen.time < str(record.get("time") or ""):
-        return record
+        return dict(record) if record else None
+    if record and not seen.blocking and seen.time < str(record.get("time") or ""):
+        return dict(record)
     return seen.to_status()
 
 
@@ -151,9 +158,8 @@ def _ended_from_outside(pod: Pod) -> Cause:
 
 def _image(pod: Pod, reason: str, text: str) -> Cause:
     detail = _registry_words(text)
-    image = pod.engine.get("image") or pod.image
-    final = reason in _IMAGE_FINAL_REASONS or any(word in detail.lower() for word in _IMAGE_FINAL_WORDS)
-    asked = pod.image or image
+    final = reason in _IMAGE_FINAL_REASONS or _is_final(detail)
+    asked = pod.image or pod.engine.get("image") or "of the engine"
     brief = f"The image {asked} cannot be pulled for pod {pod.name}"
     if reason == "InvalidImageName":
         brief = f"The image {asked} is not a valid reference"
@@ -169,6 +175,10 @@ def _image(pod: Pod, reason: str, text: str) -> Cause:
         hint = "Check spec.image.reference and that the node reaches the registry; the kubelet keeps trying."
     message = f"{brief}: {detail}." if detail else f"{brief}."
     return Cause(Reason.IMAGE_PULL_FAILED, message, hint, final=final, brief=f"{brief}.")
+
+
+def _is_final(words: str) -> bool:
+    return any(word in words.lower() for word in _IMAGE_FINAL_WORDS)
 
 
 def _registry_words(text: str) -> str:

@@ -2,11 +2,192 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
 
+from falcon_operator.api import names
+from falcon_operator.api.spec import Spec
+from falcon_operator.decide import facts, failure, gate, refusals, revision, rollout
+from falcon_operator.decide import status as statuses
+from falcon_operator.decide.conditions import Situation, all_conditions
+from falcon_operator.decide.events import events
+from falcon_operator.decide.pods import Pod, pods_of
+from falcon_operator.decide.refused import conditions_of_refusal
 from falcon_operator.decide.types import Plan, Renderer, Snapshot
+from falcon_operator.desired import claims, services
+from falcon_operator.desired.deployment import deployment
+from falcon_operator.desired.launcher import launcher_config_map
+from falcon_operator.desired.metadata import Owner
+from falcon_operator.desired.pod import image_of
 
 
 def decide(snapshot: Snapshot, renderer: Renderer, now: datetime) -> Plan:
     """Compute everything from what is there; the same inputs give the same plan."""
-    raise NotImplementedError
+    owner = Owner.of(snapshot.resource)
+    live = snapshot.resource.get("status") or {}
+    if snapshot.resource["metadata"].get("deletionTimestamp"):
+        # The garbage collector removes the children; there is nothing to say to a resource that leaves.
+        return Plan(apply=(), delete=(), status=dict(live), events=(), requeue_after=None, observe=())
+    pods = pods_of(owner.uid, snapshot.pods)
+    admitted = gate.admit(snapshot.resource, renderer.config)
+    if isinstance(admitted, gate.Refusal):
+        return _held(snapshot, owner, pods, admitted, renderer, now)
+    return _acted_on(snapshot, owner, pods, admitted, renderer, now)
+
+
+def _acted_on(
+    snapshot: Snapshot, owner: Owner, pods: tuple[Pod, ...], spec: Spec, renderer: Renderer, now: datetime
+) -> Plan:
+    there = snapshot.deployment if snapshot.deployment is not None and owner.owns(snapshot.deployment) else None
+    live_status = snapshot.resource.get("status") or {}
+    recorded = revision.recorded_revisions(owner, snapshot.revisions)
+    running = revision.live_revision(there)
+    choice = revision.choose(spec, owner, renderer, running, recorded, pods, snapshot.launchers)
+    target = choice.target
+    desired = 0 if spec.suspend else spec.replicas
+    state = rollout.observe(
+        pods,
+        there,
+        desired,
+        target.revision,
+        spec.startup.budget_seconds,
+        _asks(spec),
+        live_status.get("lastFailure"),
+    )
+    records = revision.records(owner, (running, target), recorded, pods)
+    situation = Situation(
+        spec=spec,
+        image=image_of(spec, renderer),
+        url=names.service_url(owner.name, owner.namespace, renderer.config.cluster_domain),
+        choice=choice,
+        rollout=state,
+        seen=facts.seen(state, snapshot.engines, live_status),
+        recorded=any(r.revision == target.revision for r in recorded),
+        refused=refusals.first(snapshot.refused),
+        deadline_exceeded=rollout.progress_deadline_exceeded(there),
+        live=statuses.live_conditions(snapshot.resource),
+    )
+    new = {
+        **_base(snapshot, owner, renderer, state),
+        **_observed(situation, recorded, live_status),
+        "conditions": statuses.with_times(
+            all_conditions(situation), situation.live, _generation(snapshot.resource), now
+        ),
+    }
+    status, requeue = statuses.settled(_ordered(new), live_status, pods, now)
+    apply = [deployment(spec, owner, desired, target.template, target.annotations)]
+    # The launcher first, and claims too: pods that look for them in vain are tried again only after a while.
+    apply[:0] = claims.claims(spec, owner)
+    if target.launcher == renderer.launcher.name and renderer.launcher.name not in snapshot.launchers:
+        apply.insert(0, launcher_config_map(owner.namespace, renderer.launcher))
+    apply += [services.client_service(owner), services.engines_service(owner), *records]
+    in_use = {target.revision, *(p.revision or "" for p in pods), running.revision if running else ""}
+    return Plan(
+        apply=tuple(apply),
+        delete=tuple(revision.superfluous(owner, recorded, in_use)),
+        status=status,
+        events=events(live_status, status),
+        requeue_after=requeue,
+        observe=facts.unobserved(pods, snapshot.engines),
+    )
+
+
+def _held(
+    snapshot: Snapshot, owner: Owner, pods: tuple[Pod, ...], refusal: gate.Refusal, renderer: Renderer, now: datetime
+) -> Plan:
+    """Say why nothing is done; what is there stays as it is."""
+    live_status = snapshot.resource.get("status") or {}
+    live = statuses.live_conditions(snapshot.resource)
+    there = snapshot.deployment if snapshot.deployment is not None and owner.owns(snapshot.deployment) else None
+    running = revision.live_revision(there)
+    desired = int(((there or {}).get("spec") or {}).get("replicas") or 0)
+    state = rollout.observe(
+        pods,
+        there,
+        desired,
+        running.revision if running else None,
+        None,
+        "what the spec says",
+        live_status.get("lastFailure"),
+    )
+    new = {
+        **_base(snapshot, owner, renderer, state),
+        **{key: live_status[key] for key in ("model", "engine", "coldStart", "revision") if key in live_status},
+        "conditions": statuses.with_times(
+            conditions_of_refusal(refusal, state, live), live, _generation(snapshot.resource), now
+        ),
+    }
+    status, requeue = statuses.settled(_ordered(new), live_status, pods, now)
+    return Plan(
+        apply=(),
+        delete=(),
+        status=status,
+        events=events(live_status, status),
+        requeue_after=requeue,
+        observe=facts.unobserved(pods, snapshot.engines),
+    )
+
+
+def _base(snapshot: Snapshot, owner: Owner, renderer: Renderer, state: rollout.Rollout) -> dict[str, Any]:
+    """What is said whatever the spec is."""
+    live_status = snapshot.resource.get("status") or {}
+    found: dict[str, Any] = {
+        "observedGeneration": _generation(snapshot.resource),
+        "replicas": len(state.active),
+        "readyReplicas": len(state.ready),
+        "updatedReplicas": len(state.updated),
+        "selector": names.selector_string(owner.name),
+        "url": names.service_url(owner.name, owner.namespace, renderer.config.cluster_domain),
+    }
+    last = failure.remembered(failure.latest(state.failures), live_status.get("lastFailure"))
+    if last is not None:
+        found["lastFailure"] = last
+    return found
+
+
+def _observed(s: Situation, recorded: list[revision.Revision], live_status: Mapping[str, Any]) -> dict[str, Any]:
+    """What the engines and the revisions say."""
+    target = s.choice.target
+    before = live_status.get("revision") or {}
+    serving = [p.revision for p in s.rollout.updated_ready or s.rollout.ready if p.revision]
+    newest = recorded[-1].revision if recorded else None
+    revisions = {
+        "current": serving[-1] if serving else before.get("current") or newest,
+        "updated": target.revision,
+        "renderer": target.renderer or None,
+        "available": None if s.choice.up_to_date else s.choice.fresh.renderer,
+    }
+    budget = timedelta(seconds=s.spec.startup.budget_seconds)
+    found = {
+        "model": s.seen.model,
+        "engine": {"version": s.seen.version} if s.seen.version else None,
+        "coldStart": statuses.cold_start(s.rollout.updated, budget, live_status.get("coldStart")),
+        "revision": {k: v for k, v in revisions.items() if v is not None},
+    }
+    return {k: v for k, v in found.items() if v is not None}
+
+
+def _ordered(status: dict[str, Any]) -> dict[str, Any]:
+    """Counts first, the long list last, as people read it."""
+    conditions = status.pop("conditions")
+    return {**status, "conditions": conditions}
+
+
+def _generation(resource: Mapping[str, Any]) -> int:
+    return int(resource["metadata"].get("generation") or 0)
+
+
+def _asks(spec: Spec) -> str:
+    """What a pod asks of a node, in a few words."""
+    said = []
+    if spec.effective_gpu_count:
+        said.append(f"{spec.effective_gpu_count} {spec.gpu.effective_resource_name}")
+    if spec.gpu.claims:
+        said.append("the devices of " + ", ".join(claim.name for claim in spec.gpu.claims))
+    if said and spec.gpu.products:
+        said.append("a product of " + ", ".join(spec.gpu.products))
+    if said and spec.gpu.memory_at_least is not None:
+        said.append(f"GPU memory of at least {spec.gpu.memory_at_least}")
+    said += [f"{spec.resources.requests.cpu} CPU", f"{spec.resources.requests.memory} of memory"]
+    return ", ".join(said)

@@ -38,10 +38,6 @@ class Cause:
     final: bool = False
     brief: str = ""  # the message without the detail that comes and goes
 
-    def extends(self, message: str) -> bool:
-        """Whether this says more than a message of the same failure that lacked the detail."""
-        return bool(self.brief) and message == self.brief
-
 
 def cause(pod: Pod, ended: Mapping[str, Any], startup_budget: int | None) -> Cause:
     """What a terminated state of the engine's container tells."""

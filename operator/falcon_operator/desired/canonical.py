@@ -26,12 +26,15 @@ def without_none(value: Any) -> Any:
 
 
 def differing_paths(old: Any, new: Any, path: str = "") -> list[str]:
-    """Where two JSON values differ; items of a list of named objects are found by their name."""
+    """Where the new JSON value is not what the old one was; items of a list of named objects are found by their name.
+
+    A key that only the old value has is no difference: the API server fills in defaults.
+    """
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         return [
             found
-            for key in sorted(old.keys() | new.keys())
-            for found in differing_paths(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+            for key in sorted(new)
+            for found in differing_paths(old.get(key), new[key], f"{path}.{key}" if path else key)
         ]
     if isinstance(old, list) and isinstance(new, list) and _named(old) and _named(new):
         olds, news = {i["name"]: i for i in old}, {i["name"]: i for i in new}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 from falcon_operator.api.config import OperatorConfig
 
@@ -26,7 +27,7 @@ class Renderer:
     config: OperatorConfig
     launcher: Launcher
 
-    @property
+    @cached_property
     def version(self) -> str:
         """Identifies the renderer: two renderers of one version make the same template of the same spec."""
         digest = hashlib.sha256(self.launcher.data).hexdigest()

@@ -1,0 +1,271 @@
+"""The conditions: each one small function of the situation, in the words of somebody who must act on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from falcon_engine import profiles
+from falcon_operator.api.engine import Device
+from falcon_operator.api.reasons import ConditionType as Type
+from falcon_operator.api.reasons import Reason
+from falcon_operator.api.spec import Spec
+from falcon_operator.decide.facts import Seen, version_in_failures
+from falcon_operator.decide.refusals import ChildRefused
+from falcon_operator.decide.revision import Choice
+from falcon_operator.decide.rollout import Rollout, unschedulable
+from falcon_operator.desired.intent import version_of_tag
+
+_SHOWN_NODES = 5
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One condition without its times."""
+
+    type: Type
+    status: str
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True)
+class Situation:
+    """Everything that conditions are made of."""
+
+    spec: Spec
+    image: str
+    url: str
+    choice: Choice
+    rollout: Rollout
+    seen: Seen
+    recorded: bool  # the wanted revision has served before
+    refused: ChildRefused | None
+    deadline_exceeded: bool
+    live: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def idle(self) -> Reason | None:
+        """Why no pods are wanted, if none are."""
+        if self.spec.suspend:
+            return Reason.SUSPENDED
+        return Reason.SCALED_TO_ZERO if self.rollout.desired == 0 else None
+
+    @property
+    def stall(self) -> tuple[Reason, str] | None:
+        """What only a person can resolve while nothing serves."""
+        if self.refused is not None:
+            return self.refused.reason, self.refused.message
+        blocker = self.rollout.blocker
+        if blocker is not None and blocker.final and not self.rollout.ready:
+            return blocker.reason, blocker.message
+        return None
+
+
+def all_conditions(s: Situation) -> list[Condition]:
+    """All standing conditions; the summary is made of the others."""
+    served = model_served(s)
+    return [
+        ready(s, served),
+        reconciling(s, served),
+        stalled(s),
+        available(s),
+        progressing(s),
+        served,
+        gpu_compatible(s),
+        fits(s),
+        engine_supported(s),
+        up_to_date(s),
+    ]
+
+
+def ready(s: Situation, served: Condition) -> Condition:
+    """True where every wanted pod serves the model. A resource that wants no pods is not ready: nobody is served."""
+    if s.refused is not None and (s.refused.needed or not s.rollout.complete):
+        return Condition(Type.READY, "False", s.refused.reason, s.refused.message)
+    if s.idle is not None:
+        return Condition(Type.READY, "False", s.idle, _idle_words(s))
+    if s.rollout.complete:
+        if served.status != "True":
+            return Condition(Type.READY, "False", served.reason, served.message)
+        return Condition(
+            Type.READY,
+            "True",
+            Reason.READY,
+            f"{_pods(s.rollout.desired)} of {s.rollout.desired} ready: {served.message}",
+        )
+    if s.rollout.blocker is not None:
+        return Condition(Type.READY, "False", s.rollout.blocker.reason, s.rollout.blocker.message)
+    return Condition(Type.READY, "False", _going_on(s), s.rollout.progress)
+
+
+def reconciling(s: Situation, served: Condition) -> Condition:
+    """True while the operator or the cluster still works towards the spec by itself."""
+    if s.stall is not None:
+        return Condition(Type.RECONCILING, "False", s.stall[0], "Nothing goes on by itself: see Stalled.")
+    if s.rollout.complete:
+        if s.rollout.desired and served.status == "Unknown":
+            return Condition(Type.RECONCILING, "True", served.reason, served.message)
+        return Condition(Type.RECONCILING, "False", Reason.RECONCILED, "The cluster holds what the spec asks for.")
+    return Condition(Type.RECONCILING, "True", _going_on(s), s.rollout.progress)
+
+
+def stalled(s: Situation) -> Condition:
+    """True where nothing serves, or nothing is done, until a person acts."""
+    if s.stall is not None:
+        return Condition(Type.STALLED, "True", *s.stall)
+    return Condition(Type.STALLED, "False", Reason.NOT_STALLED, "Nothing waits for a person.")
+
+
+def available(s: Situation) -> Condition:
+    """True where at least one pod serves, of whichever revision."""
+    count = len(s.rollout.ready)
+    if count:
+        message = f"{count} of {_pods(s.rollout.desired)} ready to serve."
+        return Condition(Type.AVAILABLE, "True", Reason.MINIMUM_REPLICAS_AVAILABLE, message)
+    if s.refused is not None and s.refused.needed:
+        return Condition(Type.AVAILABLE, "False", s.refused.reason, s.refused.message)
+    if s.idle is not None:
+        return Condition(Type.AVAILABLE, "False", s.idle, _idle_words(s))
+    if s.rollout.blocker is not None:
+        return Condition(Type.AVAILABLE, "False", s.rollout.blocker.reason, s.rollout.blocker.message)
+    return Condition(
+        Type.AVAILABLE, "False", Reason.MINIMUM_REPLICAS_UNAVAILABLE, f"No pod is ready: {s.rollout.progress}"
+    )
+
+
+def progressing(s: Situation) -> Condition:
+    """As a Deployment's: True while pods are replaced and once they are, False where that does not get on."""
+    if s.stall is not None:
+        return Condition(Type.PROGRESSING, "False", s.stall[0], s.stall[1])
+    if s.rollout.complete:
+        if s.idle is not None:
+            return Condition(Type.PROGRESSING, "False", s.idle, _idle_words(s))
+        message = f"{_pods(s.rollout.desired)} of revision {s.rollout.revision} in place."
+        return Condition(Type.PROGRESSING, "True", Reason.ROLLOUT_COMPLETE, message)
+    why = f" {s.rollout.blocker.message}" if s.rollout.blocker is not None else ""
+    if s.deadline_exceeded:
+        message = (
+            f"Not complete within spec.startup.budget and the time for nodes and images: {s.rollout.progress}{why}"
+        )
+        return Condition(Type.PROGRESSING, "False", Reason.ROLLOUT_STALLED, message)
+    return Condition(Type.PROGRESSING, "True", _going_on(s), s.rollout.progress + why)
+
+
+def model_served(s: Situation) -> Condition:
+    """True where an engine has said that it serves every name of the spec."""
+    names = ", ".join(s.spec.model.names)
+    if not s.rollout.ready:
+        return Condition(Type.MODEL_SERVED, "False", s.idle or Reason.NOT_SERVING, f"No pod is ready to serve {names}.")
+    for facts in s.seen.known:
+        missing = [name for name in s.spec.model.names if name not in facts.model_names]
+        if missing:
+            there = ", ".join(facts.model_names) or "nothing"
+            return Condition(
+                Type.MODEL_SERVED,
+                "False",
+                Reason.MODEL_MISMATCH,
+                f"The engine serves {there}, and not {', '.join(missing)} of spec.model.names. "
+                "Correct what changes the served names in spec.engine.extraArgs or in the image.",
+            )
+    if s.seen.known:
+        length = s.seen.known[0].max_model_len
+        upto = f" with up to {length} tokens" if length is not None else ""
+        return Condition(Type.MODEL_SERVED, "True", Reason.MODEL_SERVED, f"Serves {names}{upto}.")
+    before = s.live.get(Type.MODEL_SERVED, {})
+    if before.get("status") == "True" and s.seen.remembered:
+        # An operator that has just started knows nothing yet, and a Ready engine that is slow to answer still serves.
+        return Condition(Type.MODEL_SERVED, "True", Reason.MODEL_SERVED, str(before.get("message")))
+    if s.seen.error is not None:
+        message = f"A pod is ready, but what it serves cannot be read: {s.seen.error}. It is asked again."
+        return Condition(Type.MODEL_SERVED, "Unknown", Reason.NOT_OBSERVED, message)
+    return Condition(Type.MODEL_SERVED, "Unknown", Reason.NOT_OBSERVED, "A pod is ready and is asked what it serves.")
+
+
+def gpu_compatible(s: Situation) -> Condition:
+    """Whether nodes with the right GPUs are there, as far as the scheduler has decided it."""
+    if not s.spec.effective_gpu_count and not s.spec.gpu.claims and s.spec.engine.device is Device.CPU:
+        message = "engine.device is cpu: no GPU is needed."
+        return Condition(Type.GPU_COMPATIBLE, "True", Reason.DEVELOPMENT_DEVICE, message)
+    blocker = s.rollout.blocker
+    if blocker is not None and blocker.reason is Reason.UNSCHEDULABLE:
+        return Condition(Type.GPU_COMPATIBLE, "False", Reason.UNSCHEDULABLE, blocker.message)
+    if any(unschedulable(p) for p in s.rollout.updated):
+        message = "The scheduler finds no node for every pod: see Progressing."
+        return Condition(Type.GPU_COMPATIBLE, "False", Reason.UNSCHEDULABLE, message)
+    nodes = sorted({p.node for p in s.rollout.updated if p.node})
+    if nodes:
+        shown = ", ".join(nodes[:_SHOWN_NODES]) + (
+            f" and {len(nodes) - _SHOWN_NODES} more" if len(nodes) > _SHOWN_NODES else ""
+        )
+        message = f"The scheduler found what the pods ask for on {'node' if len(nodes) == 1 else 'nodes'} {shown}."
+        return Condition(Type.GPU_COMPATIBLE, "True", Reason.PODS_SCHEDULED, message)
+    message = (
+        "No pod has been placed on a node yet." if s.idle is None else "No pod is wanted, so no node was asked for."
+    )
+    return Condition(Type.GPU_COMPATIBLE, "Unknown", Reason.NOT_EVALUATED, message)
+
+
+def fits(s: Situation) -> Condition:
+    """Whether the engine holds what the spec asks of it, as its own start has shown."""
+    blocker = s.rollout.blocker
+    if blocker is not None and blocker.reason in (Reason.SEQUENCES_EXCEED_MEMORY, Reason.OUT_OF_MEMORY):
+        return Condition(Type.FITS, "False", blocker.reason, blocker.message)
+    engine = s.spec.engine
+    asked = f"maxModelLen {engine.max_model_len} and maxNumSeqs {engine.max_num_seqs}"
+    if s.recorded or any(p.started or p.ready for p in s.rollout.updated):
+        return Condition(Type.FITS, "True", Reason.READY, f"The engine started with {asked}.")
+    return Condition(Type.FITS, "Unknown", Reason.NOT_EVALUATED, f"No engine has started with {asked} yet.")
+
+
+def engine_supported(s: Situation) -> Condition:
+    """Whether this operator knows the engine's version."""
+    if s.spec.engine.device is Device.CPU:
+        message = (
+            "engine.device is cpu, which is for development: it has no NVFP4 kernels, so weights are computed in BF16."
+        )
+        return Condition(Type.ENGINE_SUPPORTED, "True", Reason.DEVELOPMENT_DEVICE, message)
+    version = s.seen.version or version_in_failures(s.rollout) or s.spec.engine.version or version_of_tag(s.image)
+    if version is None:
+        message = f"The version of vLLM in {s.image} is read when an engine starts; spec.engine.version can state it."
+        return Condition(Type.ENGINE_SUPPORTED, "Unknown", Reason.ENGINE_VERSION_UNKNOWN, message)
+    profile, own = profiles.select(version)
+    if own:
+        message = f"vLLM {version} is known to this operator (profile {profile.version})."
+        return Condition(Type.ENGINE_SUPPORTED, "True", Reason.PROFILE_FOUND, message)
+    known = ", ".join(profiles.VERSIONS)
+    message = f"vLLM {version} is not among the known versions ({known}); the flags of {profile.version} are used."
+    return Condition(Type.ENGINE_SUPPORTED, "Unknown", Reason.NEAREST_PROFILE, message)
+
+
+def up_to_date(s: Situation) -> Condition:
+    """Whether an adoption of today's renderer and defaults would change the pods."""
+    if s.choice.up_to_date:
+        message = "The pods are what this operator makes of the spec."
+        return Condition(Type.UP_TO_DATE, "True", Reason.UP_TO_DATE, message)
+    changes = ", ".join(s.choice.adoption) or "nothing but fields that are no longer set"
+    target, fresh = s.choice.target, s.choice.fresh
+    message = (
+        f"Revision {target.revision} was made by renderer {target.renderer or 'unknown'} and is kept. "
+        f"Adopting {fresh.renderer} would change {changes} and restart the engines; spec.updatePolicy Auto does that."
+    )
+    return Condition(Type.UP_TO_DATE, "False", Reason.ADOPTION_AVAILABLE, message)
+
+
+def _going_on(s: Situation) -> Reason:
+    if s.idle is not None or len(s.rollout.updated) > s.rollout.desired:
+        return Reason.SCALING
+    if s.rollout.outdated:
+        return Reason.ROLLOUT_IN_PROGRESS
+    return Reason.SCALING if s.rollout.updated_ready else Reason.STARTING
+
+
+def _idle_words(s: Situation) -> str:
+    if s.idle is Reason.SUSPENDED:
+        return "spec.suspend is true: no pods run, everything else stays. Set it to false to serve."
+    return "spec.replicas is 0: no pods run. Raise it to serve."
+
+
+def _pods(count: int) -> str:
+    return f"{count} pod" if count == 1 else f"{count} pods"

@@ -1,0 +1,45 @@
+"""What is worth an Event: what changed between the status on record and the new one. A restart changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from falcon_operator.api.reasons import Reason
+from falcon_operator.decide.types import Event
+
+_NOTE_CHARACTERS = 1000
+
+
+def events(live: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[Event, ...]:
+    """Failures once each, Stalled and Ready when they begin, and a change of revision."""
+    found: list[Event] = []
+    failure = new.get("lastFailure")
+    if failure and _identity(failure) != _identity(live.get("lastFailure") or {}):
+        note = f"{failure.get('message', '')} {failure.get('hint', '')}".strip()
+        found.append(_event("Warning", failure["reason"], "RunEngine", note))
+    for kind, status, action in (("Stalled", "True", "Reconcile"), ("GPUCompatible", "False", "Schedule")):
+        now, before = _condition(new, kind), _condition(live, kind)
+        began = now.get("status") == status and (before.get("status"), before.get("reason")) != (status, now["reason"])
+        if began and all(now["reason"] != e.reason for e in found):
+            found.append(_event("Warning", now["reason"], action, now["message"]))
+    old, updated = (live.get("revision") or {}).get("updated"), (new.get("revision") or {}).get("updated")
+    if old and updated and old != updated:
+        note = f"Pods of revision {old} are replaced by revision {updated}."
+        found.append(_event("Normal", Reason.ROLLOUT_IN_PROGRESS.value, "Rollout", note))
+    ready = _condition(new, "Ready")
+    if ready.get("status") == "True" and _condition(live, "Ready").get("status") != "True":
+        found.append(_event("Normal", Reason.READY.value, "Serve", f"{ready['message']} The endpoint is {new['url']}."))
+    return tuple(found)
+
+
+def _event(kind: Any, reason: str, action: str, note: str) -> Event:
+    return Event(kind, reason, action, note if len(note) <= _NOTE_CHARACTERS else note[: _NOTE_CHARACTERS - 1] + "…")
+
+
+def _identity(failure: Mapping[str, Any]) -> tuple[Any, ...]:
+    return failure.get("pod"), failure.get("time"), failure.get("reason")
+
+
+def _condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
+    return next((c for c in status.get("conditions") or [] if c.get("type") == kind), {})

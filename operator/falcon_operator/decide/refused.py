@@ -1,0 +1,48 @@
+"""The conditions of a resource whose spec is not acted on: true of what still runs, and clear about why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from falcon_operator.api.reasons import ConditionType as Type
+from falcon_operator.api.reasons import Reason
+from falcon_operator.decide.conditions import Condition
+from falcon_operator.decide.gate import Refusal
+from falcon_operator.decide.rollout import Rollout
+
+
+def conditions_of_refusal(refusal: Refusal, rollout: Rollout, live: Mapping[str, Mapping[str, Any]]) -> list[Condition]:
+    """All standing conditions. What was found out about the running pods is kept while they run."""
+    serving = len(rollout.ready)
+    kept = "The pods that run are left as they are." if rollout.active else "No pods run."
+    if serving:
+        available = Condition(
+            Type.AVAILABLE, "True", Reason.MINIMUM_REPLICAS_AVAILABLE, f"{serving} of {rollout.desired} ready to serve."
+        )
+    else:
+        available = Condition(Type.AVAILABLE, "False", refusal.reason, f"No pod is ready. {refusal.message}")
+    return [
+        Condition(Type.READY, "False", refusal.reason, refusal.message),
+        Condition(Type.RECONCILING, "False", refusal.reason, f"Nothing is done: see Stalled. {kept}"),
+        Condition(Type.STALLED, "True", refusal.reason, refusal.message),
+        available,
+        Condition(Type.PROGRESSING, "False", refusal.reason, f"Nothing is done: see Stalled. {kept}"),
+        _kept(Type.MODEL_SERVED, live) if serving else _not_serving(),
+        *(_kept(t, live) for t in (Type.GPU_COMPATIBLE, Type.FITS, Type.ENGINE_SUPPORTED, Type.UP_TO_DATE)),
+    ]
+
+
+def _kept(kind: Type, live: Mapping[str, Mapping[str, Any]]) -> Condition:
+    before = live.get(kind.value)
+    if before is not None:
+        try:
+            reason = Reason(before.get("reason", ""))
+        except ValueError:
+            reason = Reason.NOT_EVALUATED
+        return Condition(kind, str(before.get("status")), reason, str(before.get("message")))
+    return Condition(kind, "Unknown", Reason.NOT_EVALUATED, "Not looked at before the spec is corrected.")
+
+
+def _not_serving() -> Condition:
+    return Condition(Type.MODEL_SERVED, "False", Reason.NOT_SERVING, "No pod is ready.")

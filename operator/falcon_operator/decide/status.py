@@ -1,0 +1,107 @@
+"""`status`: put together from conditions and counts, with the times of what did not change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from falcon_operator.api.reasons import STANDING_CONDITIONS, Reason
+from falcon_operator.decide.conditions import Condition
+from falcon_operator.decide.pods import Pod, parse_time
+
+# Pods on their way are reported once they stay where they are: a start that takes no time needs no report.
+SETTLE_SECONDS = 5.0
+
+_VERDICTS = ("Ready", "Stalled")
+_BAD_NEWS = ("Available", "GPUCompatible", "Fits", "ModelServed", "EngineSupported", "UpToDate", "Progressing")
+
+
+def timestamp(now: datetime) -> str:
+    """A time as Kubernetes writes it."""
+    return now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def live_conditions(resource: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The conditions that the operator wrote earlier; the schema's placeholders are not among them."""
+    found = (resource.get("status") or {}).get("conditions") or []
+    return {c["type"]: c for c in found if c.get("reason") != Reason.PENDING.value and "type" in c}
+
+
+def with_times(
+    conditions: Sequence[Condition], live: Mapping[str, Mapping[str, Any]], generation: int, now: datetime
+) -> list[dict[str, Any]]:
+    """The conditions as status holds them, in their order; a time moves with its status alone."""
+    by_type = {c.type: c for c in conditions}
+    found = []
+    for kind in STANDING_CONDITIONS:
+        condition = by_type[kind]
+        before = live.get(kind.value, {})
+        since = before.get("lastTransitionTime") if before.get("status") == condition.status else None
+        found.append(
+            {
+                "type": kind.value,
+                "status": condition.status,
+                "observedGeneration": generation,
+                "lastTransitionTime": since or timestamp(now),
+                "reason": condition.reason.value,
+                "message": condition.message,
+            }
+        )
+    return found
+
+
+def settled(
+    new: dict[str, Any], live: Mapping[str, Any], pods: Sequence[Pod], now: datetime
+) -> tuple[dict[str, Any], float | None]:
+    """The new status, or the live one for the few seconds in which pods move and nothing is decided yet.
+
+    Returns with it after how many seconds to look again.
+    """
+    if not live or live.get("observedGeneration") != new.get("observedGeneration") or live == new:
+        return new, None
+    if _verdict(new) != _verdict(live):
+        return new, None
+    ages = [(now - moment).total_seconds() for pod in pods for moment in _moments(pod)]
+    youngest = min((age for age in ages if age >= 0), default=SETTLE_SECONDS)
+    if youngest >= SETTLE_SECONDS:
+        return new, None
+    return dict(live), SETTLE_SECONDS - youngest
+
+
+def cold_start(pods: Sequence[Pod], budget: timedelta, before: Mapping[str, Any] | None) -> dict[str, float] | None:
+    """Seconds from creation to the steps of the latest start that needed no restart.
+
+    A pod that became ready later than a start may take was ready before: its time says nothing of starting.
+    """
+    kept = dict(before) if before else None
+    for pod in sorted((p for p in pods if p.ready and not p.restarts), key=lambda p: (p.created, p.name), reverse=True):
+        created, ready = parse_time(pod.created), parse_time(pod.condition("Ready").get("lastTransitionTime"))
+        running = parse_time((pod.state("running") or {}).get("startedAt"))
+        if created is None or ready is None or running is None or ready - running > budget or ready < created:
+            return kept
+        steps = {"scheduled": parse_time(pod.scheduled_at), "pulled": running, "ready": ready}
+        return {k: max((t - created).total_seconds(), 0.0) for k, t in steps.items() if t is not None}
+    return kept
+
+
+def _moments(pod: Pod) -> list[datetime]:
+    texts = [pod.created, pod.scheduled_at, pod.condition("Ready").get("lastTransitionTime")]
+    texts.append((pod.state("running") or {}).get("startedAt"))
+    return [moment for moment in map(parse_time, texts) if moment is not None]
+
+
+def _verdict(status: Mapping[str, Any]) -> Any:
+    """What is never held back: a change of the summary, bad news, and failures."""
+    conditions = {c.get("type"): c for c in status.get("conditions") or []}
+    return (
+        [(conditions.get(t) or {}).get("status") for t in _VERDICTS],
+        [
+            (conditions.get(t) or {}).get("reason")
+            for t in _VERDICTS
+            if (conditions.get(t) or {}).get("status") == "True"
+        ],
+        [t for t in _BAD_NEWS if (conditions.get(t) or {}).get("status") == "False"],
+        status.get("lastFailure"),
+        (status.get("revision") or {}).get("updated"),
+    )
