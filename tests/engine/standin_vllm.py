@@ -1,0 +1,100 @@
+"""Stands in for vLLM's command line where no model is served: real processes, real sockets, vLLM's measured manners.
+
+It refuses connections until it is loaded, parses its arguments by a profile's own flag list, ends with exit code 0 when
+its engine process dies, drains on SIGTERM up to --shutdown-timeout, and hangs when that runs out. It is told what to do
+by files in the directory STANDIN_DIR, and by STANDIN_FAIL (text to print) and STANDIN_CODE (to exit with) at the start.
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+DIRECTORY = Path(os.environ["STANDIN_DIR"])
+stopping = threading.Event()
+
+
+def parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(prog="vllm serve", add_help=False)
+    result.add_argument("model_tag", nargs="?")
+    for name, flag in json.loads(Path(os.environ["STANDIN_PROFILE"]).read_text())["flags"].items():
+        names = [name, *flag.get("also", ())]
+        if flag["kind"] == "switch":
+            result.add_argument(*names, action=argparse.BooleanOptionalAction)
+        elif flag["kind"] == "flag":
+            result.add_argument(*names, action="store_true")
+        else:
+            nargs = {"values": "+", "optional": "?"}.get(flag["kind"])
+            result.add_argument(*names, nargs=nargs, choices=flag.get("choices"))
+    return result
+
+
+def running() -> int:
+    file = DIRECTORY / "running"
+    return int(file.read_text()) if file.exists() else 0
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        body = b""
+        if self.path == "/metrics":
+            body = (
+                "# TYPE vllm:num_requests_running gauge\n"
+                f'vllm:num_requests_running{{engine="0",model_name="m"}} {running()}.0\n'
+                'vllm:num_requests_waiting{engine="0",model_name="m"} 0.0\n'
+                'vllm:num_requests_waiting_by_reason{engine="0",model_name="m",reason="capacity"} 7.0\n'
+            ).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+def main() -> None:
+    (DIRECTORY / "argv.json").write_text(json.dumps(sys.argv))
+    args = parser().parse_args(sys.argv[2:])
+    if "STANDIN_FAIL" in os.environ:
+        print(os.environ["STANDIN_FAIL"], file=sys.stderr, flush=True)
+        sys.exit(int(os.environ.get("STANDIN_CODE", "1")))
+    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    core = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    # Leaves the group and outlives its parent: what a first process has to end and take in.
+    stray = "import os, subprocess, sys, time; subprocess.Popen(sys.argv[1:], start_new_session=True)"
+    subprocess.run(
+        [sys.executable, "-c", stray, sys.executable, "-c", "import time; time.sleep(600)", "stray"], check=True
+    )
+    (DIRECTORY / "core.pid").write_text(str(core.pid))
+    print("(APIServer pid=1) loading", flush=True)
+    while (DIRECTORY / "hold").exists():
+        if stopping.wait(0.05):
+            print("KeyboardInterrupt: terminated", file=sys.stderr, flush=True)
+            core.kill()
+            sys.exit(1)
+    server = ThreadingHTTPServer((args.host, int(args.port)), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    print("INFO:     Application startup complete.", file=sys.stderr, flush=True)
+    while not stopping.wait(0.05):
+        if core.poll() is not None:
+            print("EngineDeadError: EngineCore encountered an issue.", file=sys.stderr, flush=True)
+            sys.exit(0)
+    end = time.monotonic() + float(args.shutdown_timeout or 0)
+    while running() and time.monotonic() < end:
+        time.sleep(0.05)
+    core.kill()
+    server.server_close()
+    if running() and args.shutdown_timeout:
+        print("force killing remaining processes count=1", file=sys.stderr, flush=True)
+        threading.Event().wait()  # seen: the process stays, its streams open and silent
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()
