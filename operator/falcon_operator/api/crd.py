@@ -56,11 +56,12 @@ def _root_schema() -> Schema:
         "properties": {
             "apiVersion": {"type": "string", "description": f"{names.API_VERSION}."},
             "kind": {"type": "string", "description": f"{names.KIND}."},
-            "metadata": {"type": "object"},
+            # The name is declared only so that the rules can point at it.
+            "metadata": {"type": "object", "properties": {"name": {"type": "string"}}},
             "spec": spec,
             "status": status,
         },
-        RULES_KEY: [finished(rule, "metadata.name") for rule in _NAME_RULES],
+        RULES_KEY: [{**finished(rule, "metadata.name"), "fieldPath": ".metadata.name"} for rule in _NAME_RULES],
     }
 
 
