@@ -1,0 +1,96 @@
+"""`testbed/up`: from whatever state to a working cluster."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+from . import configs, images, packages, pki, progress
+from .cluster import Cluster
+from .components import NAMES, Components
+from .gobuild import NODE_GROUPS, Builder
+from .layout import Layout
+from .node import Node
+from .progress import say, step
+
+EXTRAS = ("metrics-server", "helm3")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command's options."""
+    options = argparse.ArgumentParser(prog="testbed/up", description=__doc__)
+    options.add_argument("--gpus", type=int, default=2, help="fake GPUs of the real node (default 2)")
+    options.add_argument("--kwok", type=int, default=2, help="GPU nodes that kwok plays (default 2)")
+    options.add_argument("--kwok-untainted", action="store_true", help="let any pod be scheduled to kwok's nodes")
+    options.add_argument("--with", dest="extras", action="append", default=[], choices=EXTRAS, help="more programs")
+    options.add_argument(
+        "--images",
+        nargs="*",
+        type=Path,
+        metavar="ARCHIVE",
+        help="OCI archives to import: these only, or none (default: FALCON_TESTBED_IMAGES, paths separated by colons, "
+        "else all in the cache's folder images)",
+    )
+    return options
+
+
+def _archives(layout: Layout, given: list[Path] | None) -> list[Path]:
+    if given is not None:
+        return given
+    listed = os.environ.get("FALCON_TESTBED_IMAGES")
+    if listed is not None:
+        return [Path(path) for path in listed.split(":") if path]
+    return sorted(layout.images.glob("*.tar"))
+
+
+def _start_components(layout: Layout, components: Components) -> None:
+    for name in ("etcd", "containerd", "kube-apiserver"):
+        components.start(name)
+    components.await_ready("containerd")
+    for image in (images.PAUSE, images.COREDNS, images.GPU_PLUGIN):
+        images.import_archive(image.archive(layout), layout)
+    components.await_ready("kube-apiserver")
+    rest = NAMES[NAMES.index("kube-apiserver") + 1 :]
+    for name in rest:
+        components.start(name)
+    for name in rest:
+        components.await_ready(name)
+
+
+def up(layout: Layout, options: argparse.Namespace) -> None:
+    """Start what does not run and bring the cluster's contents to what the options say."""
+    packages.install()
+    Builder(layout).build(*NODE_GROUPS, *options.extras)
+    layout.make_folders()
+    with step("certificates and configuration files"):
+        pki.make(layout.pki)
+        configs.write(layout, images.PAUSE.reference(layout))
+    node = Node(layout)
+    components, cluster = Components(layout, node), Cluster(layout, node)
+    with step("namespaces and components"):
+        fresh = node.start()
+        _start_components(layout, components)
+    cluster.await_node()
+    if fresh:
+        cluster.await_restarted_pods()
+    cluster.set_gpus(options.gpus)
+    cluster.set_kwok_nodes(options.kwok, tainted=not options.kwok_untainted)
+    cluster.set_dns()
+    for archive in (images.tools_archive(layout), *_archives(layout, options.images)):
+        images.import_archive(archive, layout)
+    if "metrics-server" in options.extras:
+        images.import_archive(images.METRICS_SERVER.archive(layout), layout)
+        cluster.set_metrics()
+    cluster.await_rollout("coredns")
+    cluster.await_gpus(options.gpus)
+    cluster.await_kwok_nodes(options.kwok)
+    if "metrics-server" in options.extras:
+        cluster.await_rollout("metrics-server")
+        cluster.await_metrics_api()
+    (layout.run / "up.json").write_text(json.dumps(progress.steps()))
+    say("the testbed is up")
+    print(f"kubeconfig  {layout.kubeconfig} (works in testbed/exec)")
+    print(f"audit log   {layout.audit_log}")
+    print("next        testbed/kubectl get pods -A")
