@@ -12,7 +12,7 @@ from falcon_operator.api.reasons import ConditionType as Type
 from falcon_operator.api.reasons import Reason
 from falcon_operator.api.spec import Spec
 from falcon_operator.decide.facts import Seen, version_in_failures
-from falcon_operator.decide.refusals import ChildRefused
+from falcon_operator.decide.refused_children import ChildRefused
 from falcon_operator.decide.revision import Choice
 from falcon_operator.decide.rollout import Rollout, unschedulable
 from falcon_operator.desired.intent import version_of_tag
@@ -44,6 +44,7 @@ class Situation:
     refused: ChildRefused | None
     deadline_exceeded: bool
     live: Mapping[str, Mapping[str, Any]]
+    remarks: tuple[str, ...]  # what stays other than the spec asks, and is no failure
 
     @property
     def idle(self) -> Reason | None:
@@ -107,7 +108,8 @@ def reconciling(s: Situation, served: Condition) -> Condition:
     if s.rollout.complete:
         if s.rollout.desired and served.status == "Unknown":
             return Condition(Type.RECONCILING, "True", served.reason, served.message)
-        return Condition(Type.RECONCILING, "False", Reason.RECONCILED, "The cluster holds what the spec asks for.")
+        message = " ".join(("The cluster holds what the spec asks for.", *s.remarks))
+        return Condition(Type.RECONCILING, "False", Reason.RECONCILED, message)
     return Condition(Type.RECONCILING, "True", _going_on(s), s.rollout.progress)
 
 

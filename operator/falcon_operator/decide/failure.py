@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,7 +25,8 @@ _IMAGE_REASONS = frozenset(
 )
 # No use in waiting: a person must change the image, the registry or the pull secret.
 _IMAGE_FINAL_REASONS = frozenset(("InvalidImageName", "ErrImageNeverPull"))
-_IMAGE_FINAL_WORDS = ("not found", "denied", "unauthorized", "forbidden", "no basic auth", "invalid reference")
+_CREDENTIAL_WORDS = ("denied", "unauthorized", "forbidden", "no basic auth")
+_IMAGE_FINAL_WORDS = (*_CREDENTIAL_WORDS, "not found", "invalid reference")
 _CONTAINER_REASONS = frozenset(
     ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "CreatePodSandboxError")
 )
@@ -158,23 +160,32 @@ def _ended_from_outside(pod: Pod) -> Cause:
 
 def _image(pod: Pod, reason: str, text: str) -> Cause:
     detail = _registry_words(text)
-    final = reason in _IMAGE_FINAL_REASONS or _is_final(detail)
-    asked = pod.image or pod.engine.get("image") or "of the engine"
-    brief = f"The image {asked} cannot be pulled for pod {pod.name}"
+    image, field = _image_meant(pod, text)
+    words = detail.lower()
+    final = reason in _IMAGE_FINAL_REASONS or _is_final(words)
+    brief = f"The image {image} cannot be pulled for pod {pod.name}"
     if reason == "InvalidImageName":
-        brief = f"The image {asked} is not a valid reference"
-        hint = "Correct spec.image.reference, for example registry.example.com/team/image:tag."
+        brief = f"The image {image} is not a valid reference"
+        hint = f"Correct {field}, for example registry.example.com/team/image:tag."
     elif reason == "ErrImageNeverPull":
-        brief = f"The image {asked} is not on node {pod.node} and spec.image.pullPolicy is Never"
+        brief = f"The image {image} is not on node {pod.node} and spec.image.pullPolicy is Never"
         hint = "Load the image into the node, or set spec.image.pullPolicy to IfNotPresent."
-    elif any(word in detail.lower() for word in ("denied", "unauthorized", "forbidden", "no basic auth")):
-        hint = "Check spec.image.reference, and give the registry's credentials in spec.image.pullSecrets."
-    elif "not found" in detail.lower():
-        hint = "Correct spec.image.reference: the registry has no such image or tag."
+    elif any(word in words for word in _CREDENTIAL_WORDS):
+        hint = f"Check {field}, and give the registry's credentials in spec.image.pullSecrets."
+    elif "not found" in words:
+        hint = f"Correct {field}: the registry has no such image or tag."
     else:
-        hint = "Check spec.image.reference and that the node reaches the registry; the kubelet keeps trying."
+        hint = f"Check {field} and that the node reaches the registry; the kubelet keeps trying."
     message = f"{brief}: {detail}." if detail else f"{brief}."
     return Cause(Reason.IMAGE_PULL_FAILED, message, hint, final=final, brief=f"{brief}.")
+
+
+def _image_meant(pod: Pod, text: str) -> tuple[str, str]:
+    """The image that a message is about and the field that names it: weights can come as an image too."""
+    quoted = re.search(r'image "([^"]+)"', text)
+    if quoted and pod.image and pod.image not in text:
+        return quoted[1], "spec.model.source.oci.reference"
+    return pod.image or "of the engine", "spec.image.reference"
 
 
 def _is_final(words: str) -> bool:

@@ -8,12 +8,12 @@ from typing import Any
 
 from falcon_operator.api import names
 from falcon_operator.api.spec import Spec
-from falcon_operator.decide import facts, failure, gate, refusals, revision, rollout
+from falcon_operator.decide import facts, failure, gate, refused_children, revision, rollout
 from falcon_operator.decide import status as statuses
 from falcon_operator.decide.conditions import Situation, all_conditions
 from falcon_operator.decide.events import events
+from falcon_operator.decide.held import conditions_of_refusal
 from falcon_operator.decide.pods import Pod, pods_of
-from falcon_operator.decide.refused import conditions_of_refusal
 from falcon_operator.decide.types import Plan, Renderer, Snapshot
 from falcon_operator.desired import claims, services
 from falcon_operator.desired.deployment import deployment
@@ -64,9 +64,10 @@ def _acted_on(
         rollout=state,
         seen=facts.seen(state, snapshot.engines, live_status),
         recorded=any(r.revision == target.revision for r in recorded),
-        refused=refusals.first(snapshot.refused),
+        refused=refused_children.first(snapshot.refused),
         deadline_exceeded=rollout.progress_deadline_exceeded(there),
         live=statuses.live_conditions(snapshot.resource),
+        remarks=tuple(claims.remarks(spec, owner, snapshot.claims)),
     )
     new = {
         **_base(snapshot, owner, renderer, state),
@@ -78,7 +79,7 @@ def _acted_on(
     status, requeue = statuses.settled(_ordered(new), live_status, pods, now)
     apply = [deployment(spec, owner, desired, target.template, target.annotations)]
     # The launcher first, and claims too: pods that look for them in vain are tried again only after a while.
-    apply[:0] = claims.claims(spec, owner)
+    apply[:0] = claims.claims(spec, owner, snapshot.claims)
     if target.launcher == renderer.launcher.name and renderer.launcher.name not in snapshot.launchers:
         apply.insert(0, launcher_config_map(owner.namespace, renderer.launcher))
     apply += [services.client_service(owner), services.engines_service(owner), *records]

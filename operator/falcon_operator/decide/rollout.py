@@ -116,6 +116,9 @@ def progress_deadline_exceeded(deployment: Mapping[str, Any] | None) -> bool:
 def _unschedulable(pods: Sequence[Pod], asks: str) -> Blocker | None:
     for pod in pods:
         words = unschedulable(pod)
+        if words is not None and "persistentvolumeclaim" in words.lower():
+            hint = "Create the claim in this namespace, or correct claimName in spec.model.source or spec.cache."
+            return Blocker(Reason.UNSCHEDULABLE, f"The scheduler finds no node: {words}. {hint}")
         if words is not None:
             return Blocker(
                 Reason.UNSCHEDULABLE,
@@ -155,6 +158,8 @@ def _phase(pod: Pod) -> str:
         return "waiting for a node"
     if pod.state("running") is None and not pod.restarts:
         return f"pulling its image or mounting its volumes on node {pod.node}"
+    if pod.condition("Ready").get("reason") == "NodeNotReady":
+        return f"on node {pod.node}, which does not report any more"
     if pod.started:
         return f"running on node {pod.node}, but its engine does not answer /health"
     return f"starting its engine on node {pod.node}" + (" again" if pod.restarts else "")

@@ -25,6 +25,8 @@ STOP_SECONDS = 45
 # probe when a pod is told to leave, so a draining engine that refuses connections is safe from it.
 _LIVENESS_PERIOD_SECONDS = 10
 _LIVENESS_FAILURES = 12
+# An engine that is stopped for its probe serves nobody: the time for a drain is not waited for.
+_NOTHING_TO_DRAIN = {"terminationGracePeriodSeconds": STOP_SECONDS}
 
 
 def image_of(spec: Spec, renderer: Renderer) -> str:
@@ -115,9 +117,9 @@ def _container(spec: Spec, renderer: Renderer, mounts: list[dict[str, Any]]) -> 
         "ports": [{"name": names.PORT_NAME, "containerPort": names.ENGINE_PORT, "protocol": "TCP"}],
         "resources": _resources(spec),
         "volumeMounts": mounts,
-        "startupProbe": _health(_STARTUP_PERIOD_SECONDS, startup_failures, timeout=2),
+        "startupProbe": {**_health(_STARTUP_PERIOD_SECONDS, startup_failures, timeout=2), **_NOTHING_TO_DRAIN},
         "readinessProbe": _health(period=5, failures=3, timeout=5),
-        "livenessProbe": _health(_LIVENESS_PERIOD_SECONDS, _LIVENESS_FAILURES, timeout=10),
+        "livenessProbe": {**_health(_LIVENESS_PERIOD_SECONDS, _LIVENESS_FAILURES, timeout=10), **_NOTHING_TO_DRAIN},
         "lifecycle": {"preStop": {"exec": {"command": [*_LAUNCHER, "drain"]}}},
         "securityContext": {
             "allowPrivilegeEscalation": False,

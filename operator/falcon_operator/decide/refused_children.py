@@ -30,12 +30,8 @@ def first(refused: Mapping[str, str]) -> ChildRefused | None:
     words = " ".join(refused[key].split()).rstrip(".")[:1000]
     needed = kind in _NEEDED
     if any(word in words.lower() for word in _TAKEN_WORDS):
-        return ChildRefused(
-            Reason.NAME_TAKEN,
-            f"{kind} {name} exists already and is not this resource's: {words}. Delete it, or give this resource "
-            "another name.",
-            needed,
-        )
+        said = words if words.startswith(kind) else f"{kind} {name} is there and is not this resource's: {words}"
+        return ChildRefused(Reason.NAME_TAKEN, f"{said}.", needed)
     if "exceeded quota" in words:
         hint = "Raise the namespace's ResourceQuota."
     elif "forbidden" in words.lower():
