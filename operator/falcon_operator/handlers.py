@@ -20,7 +20,7 @@ def registry_for(intake: Intake, connection: Connection) -> kopf.OperatorRegistr
     """The handlers: one login, and one for the events of each watched kind."""
     registry = kopf.OperatorRegistry()
 
-    @kopf.on.login(registry=registry, errors=kopf.ErrorsMode.TEMPORARY, backoff=1.0)
+    @kopf.on.login(registry=registry, id="login", errors=kopf.ErrorsMode.TEMPORARY, backoff=1.0)
     async def login(**_: Any) -> kopf.AiohttpSession:
         # The session reads the token again by itself, so that these credentials do not expire.
         return kopf.AiohttpSession(server=connection.server, aiohttp_session=connection.session())
@@ -48,7 +48,7 @@ def settings_for() -> kopf.OperatorSettings:
     settings.networking.error_backoffs = _ForEver()
     settings.watching.chunk_size = 500
     settings.watching.connect_timeout = 10.0
-    settings.watching.server_timeout = 300.0 + random.randrange(60)  # not all watches at once
+    settings.watching.server_timeout = 300 + random.randrange(60)  # not all watches at once
     settings.watching.client_timeout = 390.0
     settings.watching.inactivity_timeout = 70.0
     for resource, selector in WATCHED.items():

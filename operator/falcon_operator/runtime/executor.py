@@ -13,7 +13,7 @@ from falcon_operator.api import names
 from falcon_operator.decide.types import ObjectRef
 from falcon_operator.kube.apply import applied_hash, controller_uid, differences
 from falcon_operator.kube.client import KubeClient
-from falcon_operator.kube.errors import ApiError, Conflict, Forbidden, Invalid, NotFound
+from falcon_operator.kube.errors import Conflict, Forbidden, Invalid, NotFound
 from falcon_operator.kube.limiter import Limiter
 from falcon_operator.kube.resources import BY_KIND, CLAIM, CONFIG_MAP, Resource, resource_of
 from falcon_operator.runtime.cache import Cache, Key
@@ -67,7 +67,7 @@ class Executor:
             else:
                 outcome = await self._apply_child(resource, (owner[0], name), owner_uid, desired)
         except (Conflict, Forbidden, Invalid) as error:
-            self._refused[owner][label] = _sentence(resource, name, error)
+            self._refused[owner][label] = error.message
             self._metrics.applied(resource.kind, "refused")
             log.warning("%s %s/%s was refused: %s", resource.kind, owner[0], name, error.message)
             return Outcome.REFUSED
@@ -117,8 +117,12 @@ class Executor:
                 pass
         try:
             await self._write(resource, key, desired, force=False)
-        except Conflict:
-            await self._take_if_ours(resource, key, uid)
+        except Conflict as conflict:
+            # Not in the cache, and yet there: a stranger's, or one of ours that lost the label we watch by.
+            try:
+                await self._take_if_ours(resource, key, uid)
+            except Conflict:
+                raise conflict from None  # it names the other manager and the fields
             return await self._apply_child(resource, key, uid, desired)
         return Outcome.WRITTEN
 
@@ -170,12 +174,3 @@ class Executor:
         answer = await self._client.apply(CONFIG_MAP, desired, names.MANAGER_CHILDREN)
         self._metrics.applied(CONFIG_MAP.kind, "written")
         self._cache.upsert(CONFIG_MAP, answer)
-
-
-def _sentence(resource: Resource, name: str, error: ApiError) -> str:
-    if isinstance(error, Conflict):
-        return (
-            f"{resource.kind} {name} is already there and belongs to somebody else: "
-            "delete it, or give this resource another name"
-        )
-    return error.message

@@ -51,6 +51,6 @@ def configure(level: str, style: Literal["json", "text"]) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
-    # kopf reports each event that a handler took at INFO.
-    logging.getLogger("kopf.objects").setLevel(logging.WARNING)
+    # kopf reports each event that a handler took; the HTTP clients report each request.
+    for name in ("kopf.objects", "httpx", "httpcore", "aiohttp.access"):
+        logging.getLogger(name).setLevel(logging.WARNING)
