@@ -195,6 +195,8 @@ def test_one_operator_at_a_time_that_says_how_it_is(helm: Helm) -> None:
     spec = one(helm.render(), "Deployment")["spec"]
     assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
     container = spec["template"]["spec"]["containers"][0]
+    # Whatever the entry point of the image is.
+    assert (container["command"], container.get("args")) == (["falcon-operator", "run"], None)
     assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "http"}
     assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "http"}
     assert container["ports"] == [{"name": "http", "containerPort": 8080, "protocol": "TCP"}]
