@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 import yaml
+from tests.node import chart
 from tests.node.harness import ROOT, Kubectl, Resource
 
 
@@ -24,8 +25,14 @@ def kubectl(request: pytest.FixtureRequest) -> Iterator[Kubectl]:
     kubectl.run("delete", "namespace", name, "--wait=true", "--timeout=120s")
 
 
+@pytest.fixture(scope="session")
+def operator() -> None:
+    """The operator, as its own image from its own chart."""
+    chart.install("helm")
+
+
 @pytest.fixture
-def resource(kubectl: Kubectl) -> Resource:
+def resource(operator: None, kubectl: Kubectl) -> Resource:
     """The demo's resource: the real engine on CPU, one (fake) GPU allocated by the kubelet."""
     example = yaml.safe_load((ROOT / "examples/cpu-demo.yaml").read_text())
     return Resource(kubectl, "falcon", example["spec"])
