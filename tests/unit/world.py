@@ -1,0 +1,226 @@
+"""A cluster in a few dictionaries: it takes plans as the API server would, and makes pods as a Deployment would."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from falcon_engine.signatures import Diagnosis
+from falcon_operator.api import names
+from falcon_operator.api.config import OperatorConfig
+from falcon_operator.decide.reconcile import decide
+from falcon_operator.decide.types import EngineFacts, Event, Launcher, Plan, Renderer, Snapshot
+
+Json = dict[str, Any]
+
+NOW = datetime(2026, 5, 1, 12, 0, 0, tzinfo=UTC)
+UID = "5d0c7c9e-0000-4000-8000-000000000001"
+SERVED = "falcon-h1r-7b-nvfp4"
+
+
+def at(seconds: float) -> str:
+    """A timestamp so many seconds after NOW."""
+    return (NOW + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def renderer(launcher: str = "1", config: OperatorConfig | None = None) -> Renderer:
+    return Renderer(config or OperatorConfig(), Launcher(names.launcher_name(f"{launcher:0>10}"), launcher.encode()))
+
+
+def diagnosis(reason: str, message: str, hint: str, exit_code: int, version: str | None = None) -> str:
+    return Diagnosis(reason, message, hint, exit_code, version, ("last line",)).to_json()
+
+
+@dataclass
+class World:
+    """One resource and what is there of it."""
+
+    spec: Json = field(default_factory=dict)
+    renderer: Renderer = field(default_factory=renderer)
+    now: datetime = NOW
+    generation: int = 1
+    status: Json = field(default_factory=dict)
+    objects: dict[tuple[str, str], Json] = field(default_factory=dict)
+    pods: list[Json] = field(default_factory=list)
+    engines: dict[str, EngineFacts] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+    made: int = 0
+
+    def change(self, spec: Json) -> None:
+        """The user applies another spec."""
+        self.spec, self.generation = spec, self.generation + 1
+
+    def resource(self) -> Json:
+        metadata = {"name": "demo", "namespace": "team", "uid": UID, "generation": self.generation}
+        found = {"apiVersion": names.API_VERSION, "kind": names.KIND, "metadata": metadata, "spec": self.spec}
+        return copy.deepcopy(found | ({"status": self.status} if self.status else {}))
+
+    def of_kind(self, kind: str) -> dict[str, Json]:
+        return {name: body for (k, name), body in self.objects.items() if k == kind}
+
+    @property
+    def deployment(self) -> Json | None:
+        return self.objects.get(("Deployment", "demo"))
+
+    def template(self) -> Json:
+        assert self.deployment is not None
+        found: Json = self.deployment["spec"]["template"]
+        return found
+
+    def engine(self) -> Json:
+        found: Json = self.template()["spec"]["containers"][0]
+        return found
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(
+            resource=self.resource(),
+            deployment=copy.deepcopy(self.deployment),
+            services=self.of_kind("Service"),
+            revisions=tuple(self.of_kind("ControllerRevision").values()),
+            pods=tuple(copy.deepcopy(self.pods)),
+            claims=self.of_kind("PersistentVolumeClaim"),
+            launchers=frozenset(self.of_kind("ConfigMap")),
+            engines=dict(self.engines),
+            refused=dict(self.refused),
+        )
+
+    def plan(self) -> Plan:
+        return decide(self.snapshot(), self.renderer, self.now)
+
+    def step(self, seconds: float = 10) -> Plan:
+        """Time passes, then one plan is made and carried out."""
+        self.now += timedelta(seconds=seconds)
+        plan = self.plan()
+        for body in plan.apply:
+            key = body["kind"], body["metadata"]["name"]
+            if "/".join(key) in self.refused:
+                continue
+            before = self.objects.get(key, {})
+            kept = {k: v for k, v in before.items() if k == "status"}
+            uid = before.get("metadata", {}).get("uid") or f"uid-{key[0]}-{key[1]}"
+            self.objects[key] = {**copy.deepcopy(body), **kept, "metadata": {**copy.deepcopy(body["metadata"]), "uid": uid}}
+        for reference in plan.delete:
+            live = self.objects[reference.kind, reference.name]
+            assert live["metadata"]["uid"] == reference.uid
+            del self.objects[reference.kind, reference.name]
+        self.status = copy.deepcopy(plan.status)
+        self.events += plan.events
+        return plan
+
+    def settle(self, limit: int = 5) -> None:
+        """Step until a step changes nothing."""
+        for _ in range(limit):
+            before = copy.deepcopy((self.objects, self.status, self.pods))
+            self.step()
+            if before == (self.objects, self.status, self.pods):
+                return
+        raise AssertionError(f"no rest after {limit} steps")
+
+    def condition(self, kind: str) -> Json:
+        found: Json = next(c for c in self.status["conditions"] if c["type"] == kind)
+        return found
+
+    def state(self, kind: str) -> tuple[str, str]:
+        condition = self.condition(kind)
+        return condition["status"], condition["reason"]
+
+    # What the cluster does.
+
+    def add_pod(self, **changes: Any) -> Json:
+        """A pod of the Deployment's template that the scheduler has not seen yet."""
+        self.made += 1
+        metadata = {
+            "name": f"demo-{self.made}",
+            "uid": f"pod-{self.made}",
+            "labels": dict(self.template()["metadata"]["labels"]),
+            "creationTimestamp": self.now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+        containers = [{"name": "engine", "image": self.engine()["image"], "resources": self.engine()["resources"]}]
+        pod = {"metadata": metadata, "spec": {"containers": containers}, "status": {"phase": "Pending"}, **changes}
+        self.pods.append(pod)
+        return pod
+
+    def roll(self) -> None:
+        """The Deployment's and the scheduler's work, all at once: exactly the wanted pods, running and ready."""
+        assert self.deployment is not None
+        revision = self.template()["metadata"]["labels"][names.LABEL_REVISION]
+        self.pods = [p for p in self.pods if p["metadata"]["labels"][names.LABEL_REVISION] == revision]
+        wanted = self.deployment["spec"]["replicas"]
+        del self.pods[wanted:]
+        while len(self.pods) < wanted:
+            self.add_pod()
+        for pod in self.pods:
+            make_ready(pod, self.now)
+
+    def answer(self, *served: str, version: str | None = "0.33.0", length: int | None = 65536) -> None:
+        """Every ready pod says what it serves."""
+        for pod in self.pods:
+            uid = pod["metadata"]["uid"]
+            self.engines[uid] = EngineFacts(uid, served or (SERVED,), length, version, None)
+
+    def serve(self) -> "World":
+        """All the way to Ready."""
+        self.step()
+        self.roll()
+        self.step()
+        self.answer(*self.spec.get("model", {}).get("names", [SERVED]))
+        self.settle()
+        return self
+
+
+def conditions(**reasons: tuple[str, str, str]) -> list[Json]:
+    """Pod conditions: type=(status, reason, lastTransitionTime)."""
+    return [
+        {"type": kind, "status": status, "reason": reason, "lastTransitionTime": time}
+        for kind, (status, reason, time) in reasons.items()
+    ]
+
+
+def schedule(pod: Json, when: str, node: str = "node-1") -> None:
+    pod["spec"]["nodeName"] = node
+    pod["status"]["conditions"] = conditions(PodScheduled=("True", "", when))
+
+
+def container(pod: Json, state: Json, last: Json | None = None, restarts: int = 0, started: bool = False) -> None:
+    pod["status"]["containerStatuses"] = [
+        {
+            "name": "engine",
+            "image": pod["spec"]["containers"][0]["image"],
+            "state": state,
+            "lastState": last or {},
+            "restartCount": restarts,
+            "started": started,
+            "ready": started,
+        }
+    ]
+
+
+def make_ready(pod: Json, now: datetime, last: Json | None = None, restarts: int = 0) -> None:
+    """Running, started and ready; a pod that is ready already stays as it is."""
+    if any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", [])):
+        return
+    when = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    pod["spec"]["nodeName"] = "node-1"
+    pod["status"]["phase"] = "Running"
+    pod["status"]["conditions"] = conditions(PodScheduled=("True", "", when), Ready=("True", "", when))
+    container(pod, {"running": {"startedAt": when}}, last, restarts, started=True)
+
+
+def terminated(code: int, message: str = "", reason: str = "Error", begin: float = 0, end: float = 20) -> Json:
+    return {
+        "terminated": {
+            "exitCode": code,
+            "reason": reason,
+            "message": message,
+            "startedAt": at(begin),
+            "finishedAt": at(end),
+        }
+    }
+
+
+def crash_loop(pod: Json, last: Mapping[str, Any], restarts: int = 1) -> None:
+    """The kubelet waits before it starts the container again."""
+    message = f"back-off {10 * restarts}s restarting failed container=engine"
+    container(pod, {"waiting": {"reason": "CrashLoopBackOff", "message": message}}, dict(last), restarts)
