@@ -67,7 +67,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     core = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     # Leaves the group and outlives its parent: what a first process has to end and take in.
-    stray = "import os, subprocess, sys, time; subprocess.Popen(sys.argv[1:], start_new_session=True)"
+    stray = "import subprocess, sys; subprocess.Popen(sys.argv[1:], start_new_session=True)"
     subprocess.run(
         [sys.executable, "-c", stray, sys.executable, "-c", "import time; time.sleep(600)", "stray"], check=True
     )
