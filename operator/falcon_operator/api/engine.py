@@ -61,7 +61,7 @@ def _dashes(flag: str) -> str:
 
 
 _FLAGS = [*map(_dashes, DENIED_FLAGS), *(f"{_dashes(prefix)}[^=. ]*" for prefix in DENIED_FLAG_PREFIXES)]
-DENIED_ARG_PATTERN = f"^--({'|'.join(_FLAGS)})([=. ].*)?$"
+DENIED_ARG_PATTERN = f"^--({'|'.join(_FLAGS)})([=. ](?s:.*))?$"
 
 DENIED_ENV = ("LD_PRELOAD", "LD_LIBRARY_PATH", "PYTHONPATH", "VLLM_SERVER_DEV_MODE")
 DENIED_ENV_PREFIXES = ("VLLM_ALLOW_", "FALCON_")

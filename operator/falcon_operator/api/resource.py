@@ -37,7 +37,7 @@ def _path(location: Iterable[int | str]) -> str:
             parts[-1] += f"[{part}]"
         else:
             parts.append(part)
-    return ".".join(parts[1:] if parts[:1] == ["spec"] else parts)
+    return ".".join(parts[1:] if parts[0] == "spec" and len(parts) > 1 else parts)
 
 
 def _sentence(error: ValidationError) -> str:
