@@ -1,10 +1,11 @@
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import httpx
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from falcon_operator.observe import engine
 from falcon_operator.observe.engine import EngineObserver
@@ -12,95 +13,104 @@ from falcon_operator.observe.engine import EngineObserver
 OWNER = ("ns", "web")
 MODELS = {"object": "list", "data": [{"id": "falcon", "max_model_len": 65536}, {"id": "lora", "max_model_len": 4096}]}
 
-Answer = Callable[[httpx.Request], httpx.Response]
+Answer = Callable[[web.Request], web.StreamResponse]
 
 
-def pod(uid: str = "p1", restarts: int = 0, address: str | None = "10.1.2.3") -> dict[str, Any]:
+def pod(uid: str = "p1", restarts: int = 0, address: str | None = "127.0.0.1") -> dict[str, Any]:
     return {
         "metadata": {"uid": uid},
         "status": {"podIP": address, "containerStatuses": [{"name": "engine", "restartCount": restarts}]},
     }
 
 
-def serving(request: httpx.Request) -> httpx.Response:
-    bodies = {"/v1/models": MODELS, "/version": {"version": "0.33.0"}}
-    return httpx.Response(200, json=bodies[request.url.path])
+def serving(request: web.Request) -> web.StreamResponse:
+    return web.json_response({"/v1/models": MODELS, "/version": {"version": "0.33.0"}}[request.path])
 
 
-class Asked:
-    """An observer of engines that answer as a function says, and what it asked."""
+class Engine:
+    """An engine that answers as a function says, what it was asked, and an observer that asks it."""
 
-    def __init__(self, answer: Answer) -> None:
-        self.answer = answer
-        self.urls: list[str] = []
+    def __init__(self) -> None:
+        self.answer: Answer = serving
+        self.paths: list[str] = []
         self.changes: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
-        self.observer = EngineObserver(self.changes.put_nowait, client=self._client)
 
-    def _client(self) -> httpx.AsyncClient:
-        def handle(request: httpx.Request) -> httpx.Response:
-            self.urls.append(str(request.url))
-            return self.answer(request)
-
-        return httpx.AsyncClient(transport=httpx.MockTransport(handle))
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        self.paths.append(request.path)
+        return self.answer(request)
 
     async def changed(self) -> tuple[str, str]:
         return await asyncio.wait_for(self.changes.get(), 5)
 
+    def start(self, port: int) -> None:
+        self.port = port
+        self.observer = EngineObserver(self.changes.put_nowait, port=port)
 
-async def test_a_ready_engine_is_asked_once_for_each_start() -> None:
-    asked = Asked(serving)
+
+@pytest.fixture
+async def asked() -> AsyncIterator[Engine]:
+    asked = Engine()
+    application = web.Application()
+    application.router.add_get("/{path:.*}", asked.handle)
+    server = TestServer(application)
+    await server.start_server()
+    assert server.port is not None
+    asked.start(server.port)
+    yield asked
+    await asked.observer.close()
+    await server.close()
+
+
+async def test_a_ready_engine_is_asked_once_for_each_start(asked: Engine) -> None:
     for _ in range(3):
         asked.observer.want(pod(), OWNER)
     assert await asked.changed() == OWNER
     facts = asked.observer.facts["p1"]
     assert facts.model_names == ("falcon", "lora")
     assert (facts.max_model_len, facts.version, facts.error) == (4096, "0.33.0", None)
-    assert asked.urls == ["http://10.1.2.3:8000/v1/models", "http://10.1.2.3:8000/version"]
-    asked.answer = lambda _: httpx.Response(200, json={"data": [{"id": "changed"}]})
+    assert asked.paths == ["/v1/models", "/version"]
+    asked.answer = lambda _: web.json_response({"data": [{"id": "changed"}]})
     asked.observer.want(pod(restarts=1), OWNER)
     await asked.changed()
     assert asked.observer.facts["p1"].model_names == ("changed",)
-    await asked.observer.close()
 
 
-async def test_an_engine_that_does_not_answer_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_engine_that_does_not_answer_is_asked_again(asked: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "RETRY_SECONDS", (0.01,))
-
-    def refuse(request: httpx.Request) -> httpx.Response:
-        raise httpx.ConnectError("refused", request=request)
-
-    asked = Asked(refuse)
+    asked.answer = lambda _: web.Response(status=503)
     asked.observer.want(pod(), OWNER)
     await asked.changed()
-    assert asked.observer.facts["p1"].error == "http://10.1.2.3:8000/v1/models does not answer: ConnectError"
+    assert asked.observer.facts["p1"].error == f"http://127.0.0.1:{asked.port}/v1/models answered with status 503"
     asked.answer = serving
     await asked.changed()
     assert asked.observer.facts["p1"].error is None
-    await asked.observer.close()
 
 
-async def test_nothing_is_remembered_of_a_pod_that_is_gone() -> None:
-    asked = Asked(serving)
+async def test_a_closed_port_is_named() -> None:
+    observer = EngineObserver(lambda _: None, port=1)
+    facts = await observer.read("p1", "127.0.0.1")
+    assert facts.error == "http://127.0.0.1:1/v1/models does not answer: connection refused"
+    await observer.close()
+
+
+async def test_nothing_is_remembered_of_a_pod_that_is_gone(asked: Engine) -> None:
     asked.observer.want(pod(), OWNER)
     await asked.changed()
     asked.observer.forget("p1")
     assert asked.observer.facts == {}
-    await asked.observer.close()
 
 
-async def test_a_pod_without_an_address_is_not_asked() -> None:
-    asked = Asked(serving)
+async def test_a_pod_without_an_address_is_not_asked(asked: Engine) -> None:
     asked.observer.want(pod(address=None), OWNER)
     await asked.observer.close()
-    assert asked.urls == []
+    assert asked.paths == []
 
 
 async def test_an_ipv6_address_is_put_in_brackets() -> None:
-    asked = Asked(serving)
-    asked.observer.want(pod(address="fd00::1"), OWNER)
-    await asked.changed()
-    assert asked.urls[0] == "http://[fd00::1]:8000/v1/models"
-    await asked.observer.close()
+    observer = EngineObserver(lambda _: None, port=1)
+    facts = await observer.read("p1", "::1")
+    assert (facts.error or "").startswith("http://[::1]:1/v1/models does not answer")
+    await observer.close()
 
 
 @pytest.mark.parametrize(
@@ -115,25 +125,20 @@ async def test_an_ipv6_address_is_put_in_brackets() -> None:
         (b"x" * 300_000, "more than 256 KiB"),
     ],
 )
-async def test_garbage_is_a_sentence(body: bytes, part: str) -> None:
-    asked = Asked(lambda _: httpx.Response(200, content=body))
-    facts = await asked.observer.read("p1", "10.1.2.3")
+async def test_garbage_is_a_sentence(asked: Engine, body: bytes, part: str) -> None:
+    asked.answer = lambda _: web.Response(body=body)
+    facts = await asked.observer.read("p1", "127.0.0.1")
     assert part in (facts.error or "")
-    await asked.observer.close()
 
 
 @pytest.mark.parametrize("entry", [None, 7, "x", {"id": 3}, {"name": "no id"}])
-async def test_an_odd_entry_of_the_list_is_left_out(entry: Any) -> None:
-    asked = Asked(lambda r: httpx.Response(200, content=json.dumps({"data": [entry, {"id": "falcon"}]})))
-    facts = await asked.observer.read("p1", "10.1.2.3")
+async def test_an_odd_entry_of_the_list_is_left_out(asked: Engine, entry: Any) -> None:
+    asked.answer = lambda _: web.Response(text=json.dumps({"data": [entry, {"id": "falcon"}]}))
+    facts = await asked.observer.read("p1", "127.0.0.1")
     assert facts.model_names == ("falcon",)
-    await asked.observer.close()
 
 
-async def test_another_status_is_a_sentence_and_a_missing_version_is_not() -> None:
-    asked = Asked(lambda r: httpx.Response(503) if r.url.path == "/v1/models" else serving(r))
-    assert (await asked.observer.read("p1", "h")).error == "http://h:8000/v1/models answered with status 503"
-    asked.answer = lambda r: serving(r) if r.url.path == "/v1/models" else httpx.Response(404)
-    facts = await asked.observer.read("p1", "h")
+async def test_an_engine_without_a_version_is_read_all_the_same(asked: Engine) -> None:
+    asked.answer = lambda request: serving(request) if request.path == "/v1/models" else web.Response(status=404)
+    facts = await asked.observer.read("p1", "127.0.0.1")
     assert (facts.error, facts.version, facts.model_names) == (None, None, ("falcon", "lora"))
-    await asked.observer.close()

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import chain, repeat
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import aiohttp
 
 from falcon_operator.api import names
 from falcon_operator.decide.types import EngineFacts
 
-if TYPE_CHECKING:
-    import httpx
-
-CONNECT_SECONDS = 2.0
-READ_SECONDS = 5.0
+TIMEOUT = aiohttp.ClientTimeout(total=5.0, sock_connect=2.0)
 BODY_BYTES = 256 * 1024
 AT_ONCE = 8
 # A Ready engine that does not answer is asked again, less and less often.
 RETRY_SECONDS = (2.0, 5.0, 15.0, 60.0, 300.0)
 
-log = logging.getLogger(__name__)
+_WORDS = {
+    errno.ECONNREFUSED: "connection refused",
+    errno.EHOSTUNREACH: "no route to host",
+    errno.ENETUNREACH: "network unreachable",
+    errno.ECONNRESET: "connection reset",
+}
 
 
 @dataclass
@@ -34,13 +37,10 @@ class _Asked:
 class EngineObserver:
     """Facts by pod UID. Asking happens in the background; `changed` gets the owner's key when facts are new."""
 
-    def __init__(
-        self, changed: Callable[[tuple[str, str]], None], *, client: Callable[[], httpx.AsyncClient] | None = None
-    ) -> None:
+    def __init__(self, changed: Callable[[tuple[str, str]], None], *, port: int = names.ENGINE_PORT) -> None:
         self.facts: dict[str, EngineFacts] = {}
-        self._changed = changed
-        self._make_client = client or _client
-        self._client: httpx.AsyncClient | None = None
+        self._changed, self._port = changed, port
+        self._session: aiohttp.ClientSession | None = None
         self._asked: dict[str, _Asked] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(AT_ONCE)
@@ -67,8 +67,8 @@ class EngineObserver:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._client is not None:
-            await self._client.aclose()
+        if self._session is not None:
+            await self._session.close()
 
     def _spawn(self, uid: str, owner: tuple[str, str]) -> None:
         task = asyncio.create_task(self._ask(uid, owner), name=f"ask {uid}")
@@ -93,7 +93,7 @@ class EngineObserver:
 
     async def read(self, uid: str, address: str) -> EngineFacts:
         """Ask one engine; whatever it answers, the result is facts or a sentence."""
-        base = f"http://{f'[{address}]' if ':' in address else address}:{names.ENGINE_PORT}"
+        base = f"http://{f'[{address}]' if ':' in address else address}:{self._port}"
         try:
             models = await self._json(f"{base}/v1/models")
             served = [model for model in models["data"] if isinstance(model, dict) and isinstance(model.get("id"), str)]
@@ -120,23 +120,22 @@ class EngineObserver:
         return version if isinstance(version, str) and len(version) <= 64 else None
 
     async def _json(self, url: str) -> Any:
-        import httpx  # 7 MB that an operator without a Ready engine does not need
-
-        if self._client is None:
-            self._client = self._make_client()
+        if self._session is None:
+            # A connection for each question: there are two of them in an engine's life.
+            self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True), timeout=TIMEOUT)
         try:
-            async with self._client.stream("GET", url) as response:
-                if response.status_code != 200:
-                    raise _Unreadable(f"{url} answered with status {response.status_code}")
-                body = bytearray()
-                async for chunk in response.aiter_bytes():
-                    body += chunk
-                    if len(body) > BODY_BYTES:
-                        raise _Unreadable(f"{url} answered with more than {BODY_BYTES // 1024} KiB")
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
-            raise _Unreadable(f"{url} does not answer: {type(error).__name__}") from error
+            async with self._session.get(url, allow_redirects=False) as response:
+                if response.status != 200:
+                    raise _Unreadable(f"{url} answered with status {response.status}")
+                body = await response.content.read(BODY_BYTES + 1)
+                while len(body) <= BODY_BYTES and not response.content.at_eof():
+                    body += await response.content.read(BODY_BYTES)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise _Unreadable(f"{url} does not answer: {_why(error)}") from error
+        if len(body) > BODY_BYTES:
+            raise _Unreadable(f"{url} answered with more than {BODY_BYTES // 1024} KiB")
         try:
-            return json.loads(bytes(body))
+            return json.loads(body)
         except (ValueError, RecursionError) as error:
             raise _Unreadable(f"{url} answered with something that is not JSON") from error
 
@@ -145,12 +144,14 @@ class _Unreadable(Exception):
     pass
 
 
-def _client() -> httpx.AsyncClient:
-    import httpx
-
-    timeout = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
-    # No proxy of the environment: pods are reached directly. No redirects: an engine sends none.
-    return httpx.AsyncClient(timeout=timeout, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
+def _why(error: Exception) -> str:
+    """A few words that are the same for the same problem: they go into a condition."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    reason = getattr(error, "os_error", error)
+    if isinstance(reason, OSError) and reason.errno in _WORDS:
+        return _WORDS[reason.errno]
+    return type(error).__name__
 
 
 def _restarts(pod: Mapping[str, Any]) -> int:
