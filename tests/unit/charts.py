@@ -14,6 +14,8 @@ from testbed.lab.layout import layout
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts/falcon-operator"
 RELEASE, NAMESPACE = "fo", "falcon-system"
+# Without a cluster Helm takes the version for one that was set when it was built, which may be none or an old one.
+TEMPLATE = (RELEASE, str(CHART), "-n", NAMESPACE, "--kube-version", "1.36.0")
 Json = dict[str, Any]
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -54,7 +56,7 @@ class Helm:
         )
 
     def template(self, values: Json | None = None, *args: str) -> str:
-        done = self.run("template", RELEASE, str(CHART), "-n", NAMESPACE, *args, values=values or {})
+        done = self.run("template", *TEMPLATE, *args, values=values or {})
         if done.returncode:
             pytest.fail(f"helm {self.major} did not render {values}: {done.stderr}")
         return done.stdout
@@ -69,7 +71,7 @@ class Helm:
 
     def refusal(self, values: Json, *args: str) -> str:
         """What Helm says to values that the chart refuses."""
-        done = self.run("template", RELEASE, str(CHART), "-n", NAMESPACE, *args, values=values)
+        done = self.run("template", *TEMPLATE, *args, values=values)
         assert done.returncode, f"helm {self.major} accepted {values}"
         return done.stderr
 
