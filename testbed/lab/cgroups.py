@@ -116,6 +116,9 @@ class Cgroups:
         The real root may hold processes while it does; the root of a container's cgroup namespace may not, so
         its processes move one level down until `remove`.
         """
+        unavailable = REQUIRED - set((self._root / "cgroup.controllers").read_text().split())
+        if unavailable:
+            raise TestbedError(f"{self._root} does not offer the controllers {', '.join(sorted(unavailable))}.")
         try:
             switched = _enable(self._root)
         except OSError:

@@ -27,6 +27,13 @@ def _kubernetes_ldflags() -> str:
     return " ".join(f"-X {package}.{name}={value}" for package in packages for name, value in values.items())
 
 
+def _helm_ldflags(major: str) -> str:
+    module = f"helm.sh/helm/{major}"
+    required = (line.split() for line in (GO_MODULE / "go.mod").read_text().splitlines())
+    version = next(words[1] for words in required if words[:1] == [module])
+    return f"-X {module}/internal/version.version={version}"
+
+
 @dataclass(frozen=True)
 class Group:
     """Programs that one `go build` makes: name of the binary and its main package."""
@@ -50,8 +57,8 @@ GROUPS = {
         Group("coredns", (("coredns", "./coredns"),), ("coredns",)),
         Group("tools", (("gpuplugin", "./gpuplugin"), ("labtool", "./labtool")), ("gpuplugin", "labtool")),
         Group("kwok", (("kwok", "sigs.k8s.io/kwok/cmd/kwok"),)),
-        Group("helm", (("helm", "helm.sh/helm/v4/cmd/helm"),)),
-        Group("helm3", (("helm3", "helm.sh/helm/v3/cmd/helm"),)),
+        Group("helm", (("helm", "helm.sh/helm/v4/cmd/helm"),), ldflags=_helm_ldflags("v4")),
+        Group("helm3", (("helm3", "helm.sh/helm/v3/cmd/helm"),), ldflags=_helm_ldflags("v3")),
         Group("metrics-server", (("metrics-server", "sigs.k8s.io/metrics-server/cmd/metrics-server"),)),
     )
 }

