@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -156,3 +157,22 @@ def test_make_targets_that_are_named_exist() -> None:
         # In code only: in prose "make" is a verb.
         code = " ".join(re.findall(r"`make ([a-z-]+)", page.read_text()))
         assert set(code.split()) <= targets, page
+
+
+def test_every_dependency_is_explained() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    listed = [
+        *project["project"]["dependencies"],
+        *(name for extra in project["project"]["optional-dependencies"].values() for name in extra),
+        *project["dependency-groups"]["dev"],
+        *project["build-system"]["requires"],
+    ]
+    python = {re.split(r"[=<>\[ ]", name)[0] for name in listed}
+    go = {
+        line.split()[0].removesuffix("/v3").removesuffix("/server")
+        for block in re.findall(r"require \((.*?)\)", (ROOT / "testbed/go/go.mod").read_text(), re.S)
+        for line in block.splitlines()
+        if line.strip() and "// indirect" not in line and not re.search(r"k8s\.io/(?!kubernetes )|helm\.sh", line)
+    }
+    text = (ROOT / "docs/dependencies.md").read_text()
+    assert [name for name in sorted(python | go) if not re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text)] == []
