@@ -100,7 +100,11 @@ class World:
             before = self.objects.get(key, {})
             kept = {k: v for k, v in before.items() if k == "status"}
             uid = before.get("metadata", {}).get("uid") or f"uid-{key[0]}-{key[1]}"
-            self.objects[key] = {**copy.deepcopy(body), **kept, "metadata": {**copy.deepcopy(body["metadata"]), "uid": uid}}
+            self.objects[key] = {
+                **copy.deepcopy(body),
+                **kept,
+                "metadata": {**copy.deepcopy(body["metadata"]), "uid": uid},
+            }
         for reference in plan.delete:
             live = self.objects[reference.kind, reference.name]
             assert live["metadata"]["uid"] == reference.uid

@@ -19,17 +19,17 @@ def pod_relevant(spec: Spec) -> dict[str, Any]:
 
     Leaving defaults out keeps the hash when a later version of the API adds a field.
     """
-    said = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    said: dict[str, Any] = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     for other in ("replicas", "suspend", "updatePolicy", "autoscaling", "gateway", "networkPolicy", "monitoring"):
         said.pop(other, None)
-    said["rollout"] = {k: v for k, v in said.get("rollout", {}).items() if k == "drainTimeout"}
+    if drain := {k: v for k, v in said.pop("rollout", {}).items() if k == "drainTimeout"}:
+        said["rollout"] = drain
     if spec.cache.size is not None:
         said["cache"] = {"size": "any"}
     remote = spec.model.source.hugging_face
     if remote is not None and remote.cache is not None and remote.cache.size is not None:
         said["model"]["source"]["huggingFace"]["cache"] = {"size": "any"}
-    found: dict[str, Any] = _filled(said)
-    return found
+    return said
 
 
 def spec_hash(spec: Spec) -> str:
@@ -49,10 +49,3 @@ def controller_revision(
         {"revision": number, "data": {"template": dict(template)}},
         annotations,
     )
-
-
-def _filled(value: Any) -> Any:
-    if isinstance(value, dict):
-        pairs = {k: _filled(v) for k, v in value.items()}
-        return {k: v for k, v in pairs.items() if v not in (None, {}, [])}
-    return value
