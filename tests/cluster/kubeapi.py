@@ -5,6 +5,7 @@ import json
 import os
 import ssl
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,12 +68,20 @@ def apply(
 
 
 def wait_for_established(client: httpx.Client, crd: str) -> None:
-    """Waits until the API server serves a CustomResourceDefinition."""
+    """Waits until a CustomResourceDefinition is established and its resources are served."""
     path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
     params = {"watch": "true", "fieldSelector": f"metadata.name={crd}", "timeoutSeconds": "60"}
+    plural, group = crd.split(".", 1)
     with client.stream("GET", path, params=params, timeout=70) as events:
         for line in events.iter_lines():
-            conditions = yaml.safe_load(line)["object"].get("status", {}).get("conditions", [])
+            definition = json.loads(line)["object"]
+            conditions = definition.get("status", {}).get("conditions") or []
             if any(each["type"] == "Established" and each["status"] == "True" for each in conditions):
-                return
-    raise AssertionError(f"{crd} was not established within 60 s")
+                version = definition["spec"]["versions"][0]["name"]
+                break
+        else:
+            raise AssertionError(f"{crd} was not established within 60 s")
+    deadline = time.monotonic() + 60
+    while client.get(f"/apis/{group}/{version}/{plural}", params={"limit": 1}).status_code == httpx.codes.NOT_FOUND:
+        assert time.monotonic() < deadline, f"{crd} is established and was not served within 60 s"
+        time.sleep(0.02)
