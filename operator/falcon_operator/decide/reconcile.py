@@ -55,7 +55,10 @@ def _acted_on(
         _asks(spec),
         live_status.get("lastFailure"),
     )
-    records = revision.records(owner, (running, target), recorded, pods)
+    # Of one revision the target's template is recorded, not the live one: with the API server's defaults in it, the
+    # Deployment would be written once more, for nothing.
+    former = running if running is not None and running.revision != target.revision else None
+    records = revision.records(owner, (former, target), recorded, pods)
     situation = Situation(
         spec=spec,
         image=image_of(spec, renderer),
