@@ -74,9 +74,8 @@ class Operator:
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT; raises when a part fails, so that the process is started anew."""
-        stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        stop, watching = asyncio.Event(), asyncio.Event()
+        _on_signals(stop)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.client.close)
             stack.push_async_callback(self.observer.close)
@@ -91,28 +90,28 @@ class Operator:
             gc.freeze()
             ended = await self._together(
                 {
-                    "watches": self._watch(stop),
+                    "stop": _stopped(stop, watching),
+                    "watches": self._watch(watching),
                     "workers": self.workers.run(),
                     "sweeper": self.sweeper.run(),
                     "events": self.events.run(),
                     "lag": measure_lag(self.metrics, self.queue.ages),
                 }
             )
-            if ended != "watches":
+            if ended != "stop":
                 raise RuntimeError(f"the {ended} ended, which they never should")
             log.info("stopped")
 
-    async def _watch(self, stop: asyncio.Event) -> None:
+    async def _watch(self, watching: asyncio.Event) -> None:
         kopf, handlers = _kopf()
         namespaces = self._config.watch_namespaces
-        # kopf takes the signals over, and ends with them.
         await kopf.operator(
             registry=handlers.registry_for(self.intake, self._connection),
             settings=handlers.settings_for(),
             clusterwide=not namespaces,
             namespaces=namespaces,
             standalone=True,
-            stop_flag=stop,
+            ready_flag=watching,
         )
 
     @staticmethod
@@ -145,6 +144,18 @@ async def run(config: OperatorConfig) -> None:
 
 async def _until(stop: asyncio.Event) -> None:
     await stop.wait()
+
+
+async def _stopped(stop: asyncio.Event, watching: asyncio.Event) -> None:
+    # kopf takes the signals over when it starts, and would then wait for our tasks to end by themselves.
+    await watching.wait()
+    _on_signals(stop)
+    await stop.wait()
+
+
+def _on_signals(stop: asyncio.Event) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
 
 def _kopf() -> tuple[Any, Any]:

@@ -150,12 +150,16 @@ class Executor:
     def _differs(self, resource: Resource, key: Key, desired: Mapping[str, Any], live: Mapping[str, Any]) -> bool:
         digest = applied_hash(desired)
         if applied_hash(live) != digest:
+            log.debug("%s %s/%s is to be changed", resource.kind, *key)
             return True
         different = differences(desired, live)
         if not different:
             return False
         known_digest, normalised = self._normalised.get((resource, key), (None, frozenset()))
-        return not (known_digest == digest and different <= normalised)
+        if known_digest == digest and different <= normalised:
+            return False
+        log.info("%s %s/%s was changed by somebody else: %s", resource.kind, *key, ", ".join(sorted(different)))
+        return True
 
     async def _apply_launcher(self, desired: Mapping[str, Any]) -> Outcome:
         """One object for all resources of a namespace: whoever comes first writes it, the others wait for that."""
