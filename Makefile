@@ -22,7 +22,8 @@ lint: .venv/ready ## what needs no cluster: ruff, mypy, import-linter, generated
 	$(RUN)/lint-imports
 
 crds: .venv/ready ## write the CRD to crds/ and to the chart
-	$(RUN)/falcon-operator crds --out .
+	$(RUN)/falcon-operator crds --out crds
+	$(RUN)/falcon-operator crds --chart --out charts/falcon-operator/templates/crds
 
 bench-reconcile: .venv/ready ## latency, writes and memory of the operator on the real API server
 	@benchmarks/run reconcile

@@ -38,6 +38,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
 
     crds = commands.add_parser("crds", help="print the custom resource definitions")
     crds.add_argument("--out", type=Path, metavar="DIR", help="write them into this folder instead")
+    crds.add_argument("--chart", action="store_true", help="as the chart's template, with its values' conditions")
     crds.set_defaults(command=_crds)
 
     render = commands.add_parser("render", help="print what the operator would create for a resource")
@@ -140,7 +141,7 @@ def _crds(options: argparse.Namespace) -> int:
     from falcon_operator.api import crd
     from falcon_operator.api.names import CRD_NAME
 
-    text = crd.render()
+    text = crd.render_for_chart() if options.chart else crd.render()
     if options.out is None:
         print(text, end="")
         return 0
