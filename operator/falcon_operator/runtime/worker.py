@@ -15,7 +15,7 @@ from falcon_operator.decide.types import Plan, Renderer, Snapshot
 from falcon_operator.kube.apply import controller_uid
 from falcon_operator.kube.errors import ApiError
 from falcon_operator.kube.events import EventRecorder
-from falcon_operator.kube.resources import DEPLOYMENT, FALCON
+from falcon_operator.kube.resources import CONTROLLER_REVISION, DEPLOYMENT, FALCON
 from falcon_operator.observe.engine import EngineObserver
 from falcon_operator.runtime.cache import Cache, Key
 from falcon_operator.runtime.executor import Executor, Outcome
@@ -70,6 +70,8 @@ class Reconciler:
 
         outcomes: list[Outcome] = []
         for body in plan.apply:
+            if body["kind"] == CONTROLLER_REVISION.kind:
+                continue
             outcomes.append(await self._executor.apply(key, uid, body))
             if body["kind"] == DEPLOYMENT.kind and fresh and outcomes[-1] is Outcome.WRITTEN:
                 # The rest, and even the first status, comes after other resources' Deployments.
@@ -92,6 +94,12 @@ class Reconciler:
                 return wait  # the events belong to that later status
         for event in plan.events:
             self._events.record(resource, event)
+        # The record of what has served is for a later day: it does not hold the status up.
+        outcomes += [
+            await self._executor.apply(key, uid, body)
+            for body in plan.apply
+            if body["kind"] == CONTROLLER_REVISION.kind
+        ]
         if Outcome.REFUSED in outcomes:
             raise Refused
         return self._later(WAIT_SECONDS if Outcome.WAITING in outcomes else plan.requeue_after)
