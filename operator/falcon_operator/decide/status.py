@@ -13,9 +13,6 @@ from falcon_operator.decide.pods import Pod, parse_time
 # Pods on their way are reported once they stay where they are: a start that takes no time needs no report.
 SETTLE_SECONDS = 5.0
 
-_VERDICTS = ("Ready", "Stalled")
-_BAD_NEWS = ("Available", "GPUCompatible", "Fits", "ModelServed", "EngineSupported", "UpToDate", "Progressing")
-
 
 def timestamp(now: datetime) -> str:
     """A time as Kubernetes writes it."""
@@ -60,7 +57,7 @@ def settled(
     """
     if not live or live.get("observedGeneration") != new.get("observedGeneration") or live == new:
         return new, None
-    if _verdict(new) != _verdict(live):
+    if _verdict(new) != _verdict(live) or _bad_news(new) - _bad_news(live):
         return new, None
     ages = [(now - moment).total_seconds() for pod in pods for moment in _moments(pod)]
     youngest = min((age for age in ages if age >= 0), default=SETTLE_SECONDS)
@@ -92,16 +89,21 @@ def _moments(pod: Pod) -> list[datetime]:
 
 
 def _verdict(status: Mapping[str, Any]) -> Any:
-    """What is never held back: a change of the summary, bad news, and failures."""
+    """What is never held back: a change of the summary, of what stalls, of the last failure and of the revision."""
     conditions = {c.get("type"): c for c in status.get("conditions") or []}
+    stalled = conditions.get("Stalled") or {}
     return (
-        [(conditions.get(t) or {}).get("status") for t in _VERDICTS],
-        [
-            (conditions.get(t) or {}).get("reason")
-            for t in _VERDICTS
-            if (conditions.get(t) or {}).get("status") == "True"
-        ],
-        [t for t in _BAD_NEWS if (conditions.get(t) or {}).get("status") == "False"],
+        (conditions.get("Ready") or {}).get("status"),
+        stalled.get("status"),
+        stalled.get("reason") if stalled.get("status") == "True" else None,
         status.get("lastFailure"),
         (status.get("revision") or {}).get("updated"),
     )
+
+
+def _bad_news(status: Mapping[str, Any]) -> set[str]:
+    """The conditions that are False and should not be; they are not held back when they turn."""
+    return {c["type"] for c in status.get("conditions") or [] if c.get("status") == "False"} - {
+        "Reconciling",
+        "Stalled",
+    }

@@ -1,0 +1,515 @@
+"""What users are told when something fails: cause and way out, at once, and no more often than it happens."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tests.unit.world import (
+    Json,
+    World,
+    at,
+    conditions,
+    container,
+    crash_loop,
+    diagnosis,
+    make_ready,
+    schedule,
+    terminated,
+)
+
+from falcon_operator.api.status import Status
+
+Break = Callable[[Json], None]
+
+
+def waiting(reason: str, message: str = "") -> Break:
+    def apply(pod: Json) -> None:
+        schedule(pod, at(11))
+        container(pod, {"waiting": {"reason": reason, "message": message}})
+
+    return apply
+
+
+def crashed(*args: Any, **kwargs: Any) -> Break:
+    def apply(pod: Json) -> None:
+        schedule(pod, at(11))
+        crash_loop(pod, terminated(*args, **kwargs))
+
+    return apply
+
+
+NOT_FOUND = (
+    'rpc error: code = NotFound desc = failed to pull and unpack image "registry.example.com/no:1": '
+    "failed to resolve reference: registry.example.com/no:1: not found"
+)
+IMAGE = {"image": {"reference": "registry.example.com/no:1"}}
+
+CASES: list[Any] = [
+    pytest.param(
+        IMAGE,
+        waiting("ErrImagePull", NOT_FOUND),
+        "ImagePullFailed",
+        True,
+        ("registry.example.com/no:1", "not found", "Correct spec.image.reference"),
+        id="image-not-found",
+    ),
+    pytest.param(
+        IMAGE,
+        waiting("ImagePullBackOff", f'Back-off pulling image "registry.example.com/no:1": ErrImagePull: {NOT_FOUND}'),
+        "ImagePullFailed",
+        True,
+        ("registry.example.com/no:1", "not found", "Correct spec.image.reference"),
+        id="image-back-off",
+    ),
+    pytest.param(
+        IMAGE,
+        waiting("ErrImagePull", "pull access denied, repository does not exist or may require authorization"),
+        "ImagePullFailed",
+        True,
+        ("access denied", "spec.image.pullSecrets"),
+        id="image-credentials",
+    ),
+    pytest.param(
+        IMAGE,
+        waiting("ErrImagePull", "dial tcp 10.0.0.1:443: i/o timeout"),
+        "ImagePullFailed",
+        False,
+        ("i/o timeout", "the kubelet keeps trying"),
+        id="registry-down",
+    ),
+    pytest.param(
+        {"image": {"reference": "localhost/x:1", "pullPolicy": "Never"}},
+        waiting("ErrImageNeverPull", 'Container image "localhost/x:1" is not present with pull policy of Never'),
+        "ImagePullFailed",
+        True,
+        ("localhost/x:1", "node-1", "IfNotPresent"),
+        id="image-never-pulled",
+    ),
+    pytest.param(
+        {"image": {"reference": "bad//ref"}},
+        waiting("InvalidImageName", 'Failed to apply default image tag "bad//ref": invalid reference format'),
+        "ImagePullFailed",
+        True,
+        ("bad//ref is not a valid reference", "spec.image.reference"),
+        id="image-name",
+    ),
+    pytest.param(
+        {"model": {"source": {"oci": {"reference": "registry.example.com/weights:1"}}}},
+        waiting("ImagePullBackOff", 'Back-off pulling image "registry.example.com/weights:1": not found'),
+        "ImagePullFailed",
+        True,
+        ("registry.example.com/weights:1", "spec.model.source.oci.reference"),
+        id="weights-as-image",
+    ),
+    pytest.param(
+        {},
+        waiting("CreateContainerConfigError", 'secret "hub" not found'),
+        "ContainerCannotStart",
+        False,
+        ('secret "hub" not found', "Create the Secret"),
+        id="secret",
+    ),
+    pytest.param(
+        {"image": {"reference": "debian:12"}},
+        crashed(128, 'exec: "python3": executable file not found in $PATH: unknown', reason="StartError"),
+        "ContainerCannotStart",
+        True,
+        ("executable file not found", "python3"),
+        id="no-python",
+    ),
+    pytest.param(
+        {"model": {"source": {"baked": {"path": "/models/nowhere"}}}},
+        crashed(2, diagnosis("CheckpointNotFound", "There is no checkpoint in /models/nowhere", "Correct path.", 2)),
+        "CheckpointNotFound",
+        True,
+        ("/models/nowhere", "Correct path."),
+        id="model-path",
+    ),
+    pytest.param(
+        {"engine": {"extraArgs": ["--max-num-sequences=4"]}},
+        crashed(2, diagnosis("FlagUnknown", "no flag --max-num-sequences", "Did you mean --max-num-seqs?", 2)),
+        "FlagUnknown",
+        True,
+        ("--max-num-sequences", "--max-num-seqs"),
+        id="flag",
+    ),
+    pytest.param(
+        {},
+        crashed(2, "python3: can't open file '/falcon/launch.pyz': [Errno 2] No such file"),
+        "EngineFailed",
+        True,
+        ("exit code 2", "can't open file", "kubectl logs --previous"),
+        id="no-launcher",
+    ),
+    pytest.param(
+        {},
+        crashed(1, diagnosis("OutOfMemory", "CUDA out of memory", "Lower spec.engine.gpuMemoryUtilization.", 1)),
+        "OutOfMemory",
+        False,
+        ("CUDA out of memory", "spec.engine.gpuMemoryUtilization"),
+        id="gpu-memory",
+    ),
+    pytest.param(
+        {"engine": {"maxNumSeqs": 999}},
+        crashed(1, diagnosis("SequencesExceedMemory", "999 exceeds 250 blocks", "Set maxNumSeqs to 250.", 1)),
+        "SequencesExceedMemory",
+        True,
+        ("999", "250"),
+        id="sequences",
+    ),
+    pytest.param(
+        {"resources": {"limits": {"memory": "16Gi"}}},
+        crashed(137, "", reason="OOMKilled"),
+        "OutOfMemory",
+        False,
+        ("its limit of 16Gi", "spec.resources.limits.memory"),
+        id="host-memory",
+    ),
+    pytest.param(
+        {},
+        crashed(137, "INFO serving"),
+        "EngineDied",
+        False,
+        ("SIGKILL", "INFO serving", "starts it again"),
+        id="killed",
+    ),
+    pytest.param(
+        {},
+        crashed(70, diagnosis("EngineDied", "The engine core was killed", "It restarts.", 70)),
+        "EngineDied",
+        False,
+        ("The engine core was killed.", "It restarts."),
+        id="engine-died",
+    ),
+    pytest.param(
+        {"startup": {"budget": "1m"}},
+        crashed(0, diagnosis("StartInterrupted", "told to stop", "raise it", 0), begin=0, end=61),
+        "StartupBudgetExceeded",
+        False,
+        ("60 s", "spec.startup.budget", "spec.cache"),
+        id="startup-budget",
+    ),
+    pytest.param(
+        {},
+        crashed(1, diagnosis("SomethingNew", "a later launcher knows it", "do it", 1)),
+        "EngineFailed",
+        False,
+        ("a later launcher knows it.", "do it."),
+        id="reason-of-a-later-launcher",
+    ),
+    pytest.param(
+        {},
+        crashed(1, "Traceback\nValueError: no idea\n"),
+        "EngineFailed",
+        False,
+        ("exit code 1", "ValueError: no idea", "kubectl logs --previous"),
+        id="no-diagnosis",
+    ),
+]
+
+
+@pytest.mark.parametrize(("spec", "break_pod", "reason", "final", "words"), CASES)
+def test_a_failure_is_named_with_its_way_out(
+    spec: dict[str, Any], break_pod: Break, reason: str, final: bool, words: tuple[str, ...]
+) -> None:
+    world = World(spec=spec)
+    world.step()
+    break_pod(world.add_pod())
+    world.step(seconds=1)
+    for kind in ("Ready", "Available"):
+        assert world.state(kind) == ("False", reason)
+        for word in words:
+            assert word in world.condition(kind)["message"]
+    assert world.state("Stalled") == (("True", reason) if final else ("False", "NotStalled"))
+    assert world.state("Reconciling")[0] == ("False" if final else "True")
+    failure = world.status["lastFailure"]
+    assert (failure["reason"], failure["pod"]) == (reason, "demo-1")
+    assert failure["hint"]
+    assert [(e.type, e.reason) for e in world.events] == [("Warning", reason)], "one event, not one a condition"
+    for word in words:
+        assert word in world.events[0].note
+    Status.model_validate(world.status)
+    before = world.status
+    world.settle()
+    assert world.status == before
+    assert len(world.events) == 1
+
+
+UNSCHEDULABLE = (
+    "0/3 nodes are available: 3 Insufficient nvidia.com/gpu. preemption: 0/3 nodes are available: "
+    "3 No preemption victims found for incoming pod."
+)
+
+
+def unschedulable(pod: Json, message: str = UNSCHEDULABLE) -> None:
+    pod["status"]["conditions"] = [
+        {
+            "type": "PodScheduled",
+            "status": "False",
+            "reason": "Unschedulable",
+            "message": message,
+            "lastTransitionTime": at(11),
+        }
+    ]
+
+
+def test_no_node_is_said_in_the_schedulers_words_with_what_was_asked_for() -> None:
+    world = World(spec={"gpu": {"products": ["NVIDIA-B200"], "memoryAtLeast": "100Gi"}})
+    world.step()
+    unschedulable(world.add_pod())
+    world.step(seconds=1)
+    for kind in ("Ready", "Available", "GPUCompatible"):
+        assert world.state(kind) == ("False", "Unschedulable")
+        message = world.condition(kind)["message"]
+        assert "3 Insufficient nvidia.com/gpu." in message
+        assert "preemption" not in message
+        assert "1 nvidia.com/gpu, a product of NVIDIA-B200, GPU memory of at least 100Gi" in message
+        assert "spec.gpu" in message
+    assert world.state("Stalled")[0] == "False", "a node may become free by itself"
+    assert [(e.type, e.reason) for e in world.events] == [("Warning", "Unschedulable")]
+    world.settle()
+    assert len(world.events) == 1
+    world.change({})
+    world.step()
+    world.roll()
+    world.answer()
+    world.settle()
+    assert world.state("Ready") == ("True", "Ready")
+
+
+def test_a_missing_claim_is_said() -> None:
+    world = World(spec={"model": {"source": {"volume": {"claimName": "weights"}}}})
+    world.step()
+    unschedulable(world.add_pod(), '0/1 nodes are available: persistentvolumeclaim "weights" not found. not found')
+    world.step(seconds=1)
+    assert 'persistentvolumeclaim "weights" not found' in world.condition("Ready")["message"]
+    assert "Create the claim" in world.condition("Ready")["message"]
+
+
+@pytest.mark.parametrize(
+    ("message", "reason", "stalled", "words"),
+    [
+        (
+            'pods "demo-7b9d-x2x" is forbidden: exceeded quota: gpus, requested: requests.nvidia.com/gpu=1, used: 4',
+            "Refused",
+            "False",
+            ("exceeded quota: gpus", "ResourceQuota", "spec.replicas"),
+        ),
+        (
+            'pods "demo-7b9d-x2x" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot != true',
+            "PolicyRefused",
+            "True",
+            ("PodSecurity", "runAsNonRoot", "spec.security"),
+        ),
+        ("admission webhook denied the request: no", "Refused", "False", ("denied the request: no",)),
+    ],
+)
+def test_pods_that_may_not_be_created(message: str, reason: str, stalled: str, words: tuple[str, ...]) -> None:
+    world = World()
+    world.step()
+    assert world.deployment is not None
+    failed = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message}
+    world.deployment["status"] = {"conditions": [failed]}
+    world.step()
+    assert world.state("Ready") == ("False", reason)
+    assert world.state("Available") == ("False", reason)
+    assert world.state("Stalled")[0] == stalled
+    for word in words:
+        assert word in world.condition("Ready")["message"]
+    assert "x2x" not in world.condition("Ready")["message"], "the name changes with every attempt"
+
+
+@pytest.mark.parametrize(
+    ("refused", "reason", "words"),
+    [
+        (
+            {"Deployment/demo": "Deployment demo is already there and belongs to somebody else: delete it"},
+            "NameTaken",
+            ("Deployment demo", "delete it"),
+        ),
+        (
+            {"Service/demo": 'Apply failed with 1 conflict: conflict with "kubectl" using v1: .spec.selector'},
+            "NameTaken",
+            ("Service demo", "kubectl"),
+        ),
+        (
+            {"Deployment/demo": 'deployments.apps "demo" is forbidden: User "x" cannot patch'},
+            "Refused",
+            ("Deployment demo", "Give the operator this right"),
+        ),
+        (
+            {"Deployment/demo": "spec.template.spec.tolerations[0].key: Invalid value", "Service/demo": "no"},
+            "Refused",
+            ("tolerations[0].key", "Correct the field"),
+        ),
+        (
+            {"PersistentVolumeClaim/demo-cache": 'is forbidden: exceeded quota: disks, requested: "1Ti"'},
+            "Refused",
+            ("demo-cache", "ResourceQuota"),
+        ),
+    ],
+)
+def test_a_child_that_the_api_server_refuses_stalls_with_its_words(
+    refused: dict[str, str], reason: str, words: tuple[str, ...]
+) -> None:
+    world = World(refused=refused)
+    world.step()
+    assert world.state("Stalled") == ("True", reason)
+    assert world.state("Ready") == ("False", reason)
+    for word in words:
+        assert word in world.condition("Stalled")["message"]
+    assert [(e.type, e.reason) for e in world.events] == [("Warning", reason)]
+    world.refused = {}
+    world.serve()
+    assert world.state("Stalled")[0] == "False"
+    assert world.state("Ready") == ("True", "Ready")
+
+
+def test_an_engine_that_died_and_recovered_is_remembered_and_told_once() -> None:
+    world = World().serve()
+    pod = world.pods[0]
+    last = terminated(70, diagnosis("EngineDied", "The engine core was killed", "It restarts.", 70), end=100)
+    world.step(seconds=100)
+    pod["status"]["conditions"] = conditions(PodScheduled=("True", "", at(0)), Ready=("False", "", at(100)))
+    container(pod, last)
+    world.step(seconds=1)
+    assert world.state("Ready") == ("False", "EngineDied")
+    assert world.state("Available") == ("False", "EngineDied")
+    crash_loop(pod, last)
+    world.step(seconds=1)
+    container(pod, {"running": {"startedAt": at(120)}}, last, restarts=1)
+    world.step(seconds=20)
+    assert world.state("Ready") == ("False", "EngineDied"), "it starts again, and that is why"
+    pod["status"]["conditions"] = conditions(PodScheduled=("True", "", at(0)), Ready=("True", "", at(140)))
+    container(pod, {"running": {"startedAt": at(120)}}, last, restarts=1, started=True)
+    world.settle()
+    assert world.state("Ready") == ("True", "Ready")
+    assert world.status["lastFailure"] == {
+        "time": at(100),
+        "pod": "demo-1",
+        "exitCode": 70,
+        "reason": "EngineDied",
+        "message": "The engine core was killed.",
+        "hint": "It restarts.",
+    }
+    assert [e.reason for e in world.events] == ["Ready", "EngineDied", "Ready"]
+    world.pods.clear()
+    world.roll()
+    world.settle()
+    assert world.status["lastFailure"]["time"] == at(100), "also when the pod is gone"
+    assert [e.reason for e in world.events].count("EngineDied") == 1
+
+
+def test_every_crash_is_an_event_and_moves_the_record() -> None:
+    world = World()
+    world.step()
+    pod = world.add_pod()
+    schedule(pod, at(11))
+    for restarts, end in ((1, 20), (2, 60), (3, 120)):
+        crash_loop(pod, terminated(1, "boom", end=end), restarts)
+        world.step(seconds=30)
+        world.step(seconds=1)
+        assert world.status["lastFailure"]["time"] == at(end)
+    assert [e.reason for e in world.events] == ["EngineFailed"] * 3
+
+
+def test_the_kubelets_two_words_for_one_failed_pull_are_one_failure() -> None:
+    world = World(spec=IMAGE)
+    world.step()
+    pod = world.add_pod()
+    waiting("ErrImagePull", NOT_FOUND)(pod)
+    world.step(seconds=30)
+    before = world.status
+    for message in (
+        'Back-off pulling image "registry.example.com/no:1"',
+        NOT_FOUND.replace("failed to resolve", "read udp 10.0.0.1:4242: failed to resolve"),
+        f'Back-off pulling image "registry.example.com/no:1": ErrImagePull: {NOT_FOUND}',
+    ):
+        waiting("ImagePullBackOff", message)(pod)
+        assert world.step(seconds=30).status == before
+    assert len(world.events) == 1
+
+
+def test_a_pull_that_was_first_seen_without_its_cause_gets_the_cause_later() -> None:
+    world = World(spec=IMAGE)
+    world.step()
+    pod = world.add_pod()
+    waiting("ImagePullBackOff", 'Back-off pulling image "registry.example.com/no:1"')(pod)
+    world.step(seconds=30)
+    assert world.state("Stalled")[0] == "False"
+    waiting("ErrImagePull", NOT_FOUND)(pod)
+    world.step(seconds=30)
+    assert world.state("Stalled") == ("True", "ImagePullFailed")
+    assert "not found" in world.status["lastFailure"]["message"]
+    assert len(world.events) == 2, "the failure, then that it stalls"
+
+
+def test_a_new_pod_that_fails_beside_one_that_serves_does_not_stall() -> None:
+    world = World(spec={"replicas": 2}).serve()
+    world.change({"replicas": 2, "engine": {"extraArgs": ["--nope"]}})
+    world.step()
+    world.pods.pop()
+    pod = world.add_pod()
+    crashed(2, diagnosis("FlagUnknown", "no flag --nope", "Remove it.", 2))(pod)
+    world.settle()
+    assert world.state("Ready") == ("False", "FlagUnknown")
+    assert world.state("Available")[0] == "True"
+    assert world.state("Stalled")[0] == "False"
+    assert "--nope" in world.condition("Progressing")["message"]
+
+
+def test_leaving_pods_have_no_failures() -> None:
+    world = World().serve()
+    pod = world.pods[0]
+    pod["metadata"]["deletionTimestamp"] = at(50)
+    container(pod, terminated(137, "killed at the end of its grace", end=400))
+    world.settle()
+    assert "lastFailure" not in world.status
+
+
+def test_an_evicted_pod_is_remembered_and_does_not_block_its_successor() -> None:
+    world = World().serve()
+    old = world.pods[0]
+    old["status"] = {
+        "phase": "Failed",
+        "reason": "Evicted",
+        "message": "The node was low on resource: memory.",
+        "startTime": at(0),
+    }
+    make_ready(world.add_pod(), world.now)
+    world.answer()
+    world.settle()
+    assert world.state("Ready") == ("True", "Ready")
+    assert world.status["replicas"] == 1
+    assert world.status["lastFailure"]["reason"] == "Evicted"
+    assert "low on resource: memory" in world.status["lastFailure"]["message"]
+
+
+def test_a_rollout_that_takes_too_long_is_said() -> None:
+    world = World()
+    world.step()
+    schedule(world.add_pod(), at(0))
+    assert world.deployment is not None
+    late = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}
+    world.deployment["status"] = {"conditions": [late]}
+    world.step()
+    assert world.state("Progressing") == ("False", "RolloutStalled")
+    assert "spec.startup.budget" in world.condition("Progressing")["message"]
+
+
+def test_the_version_of_an_engine_that_failed_is_known() -> None:
+    world = World()
+    world.step()
+    crashed(1, diagnosis("EngineStartFailed", "no", "look", 1, version="0.26.0"))(world.add_pod())
+    world.step(seconds=1)
+    assert world.state("EngineSupported") == ("True", "ProfileFound")
+    assert world.state("Fits") == ("Unknown", "NotEvaluated")
+
+
+@pytest.mark.parametrize("reason", ["OutOfMemory", "SequencesExceedMemory"])
+def test_what_does_not_fit_is_said_by_fits(reason: str) -> None:
+    world = World()
+    world.step()
+    crashed(1, diagnosis(reason, "too much", "less", 1))(world.add_pod())
+    world.step(seconds=1)
+    assert world.state("Fits") == ("False", reason)
