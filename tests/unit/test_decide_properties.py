@@ -1,0 +1,282 @@
+"""What holds for every spec and whatever the pods look like."""
+
+import copy
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.unit.world import UID, World, at, renderer
+
+from falcon_operator.api import names
+from falcon_operator.api.reasons import STANDING_CONDITIONS, Reason
+from falcon_operator.api.resource import parse
+from falcon_operator.api.status import Status
+from falcon_operator.decide.reconcile import decide
+from falcon_operator.decide.types import EngineFacts
+
+PROFILE = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def some(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    """Any choice of the fields."""
+    return st.fixed_dictionaries({}, optional=fields)
+
+
+word = st.from_regex(r"[a-z]([a-z0-9]{0,8})", fullmatch=True)
+size = st.sampled_from(["1Gi", "1.5Gi", "20G", "512Mi"])
+requirement = st.fixed_dictionaries(
+    {"key": word, "operator": st.sampled_from(["In", "Exists"]), "values": st.lists(word, max_size=2)}
+)
+term = some(matchExpressions=st.lists(requirement, max_size=2), matchFields=st.lists(requirement, max_size=1))
+storage: st.SearchStrategy[dict[str, str]] = st.one_of(
+    st.just({}), word.map(lambda name: {"claimName": name}), size.map(lambda amount: {"size": amount})
+)
+source = st.one_of(
+    st.sampled_from(["/m", "/a/b"]).map(lambda path: {"baked": {"path": path}}),
+    word.map(lambda name: {"volume": {"claimName": name, "path": "a/b"}}),
+    word.map(lambda name: {"oci": {"reference": f"registry.example.com/{name}:1"}}),
+    storage.map(lambda s: {"huggingFace": {"repository": "a/b", "revision": "0" * 40, "cache": s}}),
+)
+gpu = st.one_of(
+    some(count=st.integers(1, 8), products=st.lists(word, max_size=3, unique=True), memoryAtLeast=size),
+    word.map(lambda name: {"claims": [{"name": name, "resourceClaimTemplateName": name}]}),
+)
+ACTED_ON = dict(
+    replicas=st.integers(0, 4),
+    suspend=st.booleans(),
+    updatePolicy=st.sampled_from(["Manual", "Auto"]),
+    image=some(reference=word.map(lambda name: f"registry.example.com/{name}:v0.33.0")),
+    model=some(names=st.lists(word, min_size=1, max_size=3, unique=True), source=source),
+    engine=some(
+        device=st.sampled_from(["cuda", "cpu"]),
+        maxNumSeqs=st.integers(1, 8192),
+        gpuMemoryUtilization=st.sampled_from([0.1, 0.5, 0.98]),
+        version=st.sampled_from(["0.33.0", "0.5.0", "1.0"]),
+        queueLimit=st.just({"requests": 5}),
+        extraArgs=st.lists(st.sampled_from(["--a=b", "--seed", "1"]), max_size=3),
+        env=st.lists(word.map(lambda name: {"name": name.upper(), "value": "x"}), max_size=2, unique_by=str),
+    ),
+    gpu=gpu,
+    scheduling=some(
+        nodeSelector=st.dictionaries(word, word, max_size=2),
+        affinity=some(
+            nodeAffinity=some(
+                requiredDuringSchedulingIgnoredDuringExecution=st.fixed_dictionaries(
+                    {"nodeSelectorTerms": st.lists(term, min_size=1, max_size=3)}
+                )
+            )
+        ),
+        tolerations=st.just([]),
+        queueName=word,
+    ),
+    resources=some(limits=some(memory=size, cpu=st.sampled_from([4, "4500m"]))),
+    cache=storage,
+    rollout=some(strategy=st.sampled_from(["Auto", "InPlace", "Surge"]), drainTimeout=st.sampled_from(["0s", "5m"])),
+    podMetadata=some(labels=st.dictionaries(word, word, max_size=2)),
+)
+admitted = some(**ACTED_ON)
+specs = some(**ACTED_ON, fit=st.sampled_from(["Clamp", "Refuse"]))
+
+text = st.one_of(st.just(""), st.text(max_size=30), st.sampled_from(['{"reason": 1}', "[]", "null", "{}"]))
+moment = st.integers(-100, 100).map(at)
+state = st.one_of(
+    st.just({}),
+    st.fixed_dictionaries(
+        {
+            "waiting": some(
+                reason=st.sampled_from(["ErrImagePull", "ImagePullBackOff", "CrashLoopBackOff", "X"]), message=text
+            )
+        }
+    ),
+    st.fixed_dictionaries({"running": some(startedAt=moment)}),
+    st.fixed_dictionaries(
+        {
+            "terminated": some(
+                exitCode=st.integers(0, 255), reason=text, message=text, startedAt=moment, finishedAt=moment
+            )
+        }
+    ),
+)
+pod_statuses = some(
+    phase=st.sampled_from(["Pending", "Running", "Failed", "Succeeded", "Unknown"]),
+    reason=st.sampled_from(["Evicted", "NodeLost", "UnexpectedAdmissionError"]),
+    message=text,
+    startTime=moment,
+    conditions=st.lists(
+        st.fixed_dictionaries(
+            {
+                "type": st.sampled_from(["Ready", "PodScheduled", "ContainersReady"]),
+                "status": st.sampled_from(["True", "False", "Unknown"]),
+            },
+            optional={
+                "reason": st.sampled_from(["Unschedulable", "SchedulingGated", "NodeNotReady"]),
+                "message": text,
+                "lastTransitionTime": moment,
+            },
+        ),
+        max_size=3,
+    ),
+    containerStatuses=st.lists(
+        st.fixed_dictionaries(
+            {"name": st.sampled_from(["engine", "sidecar"])},
+            optional={
+                "state": state,
+                "lastState": state,
+                "restartCount": st.integers(0, 9),
+                "started": st.booleans(),
+            },
+        ),
+        max_size=2,
+    ),
+)
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> World:
+    """A resource somewhere on its way, with pods of this and that revision in any state."""
+    world = World(spec=draw(specs))
+    world.step()
+    if draw(st.booleans()):
+        world.change(draw(specs))
+        world.step()
+    if draw(st.booleans()):
+        world.renderer = renderer("2")
+    for status in draw(st.lists(pod_statuses, max_size=3)) if world.deployment else ():
+        pod = world.add_pod(status=status)
+        if draw(st.booleans()):
+            pod["spec"]["nodeName"] = "node-1"
+        if draw(st.booleans()):
+            pod["metadata"]["deletionTimestamp"] = at(0)
+        if draw(st.booleans()):
+            pod["metadata"]["labels"][names.LABEL_REVISION] = "earlier"
+        if draw(st.booleans()):
+            served = tuple(draw(st.lists(word, max_size=2)))
+            uid = pod["metadata"]["uid"]
+            world.engines[uid] = EngineFacts(uid, served, 10, draw(st.none() | st.just("0.33.0")), None)
+    if draw(st.booleans()):
+        world.refused = {draw(st.sampled_from(["Deployment/demo", "Service/demo", "Other/x"])): draw(text)}
+    return world
+
+
+@PROFILE
+@given(worlds())
+def test_a_decision_never_fails_and_its_status_is_complete_and_valid(world: World) -> None:
+    plan = world.step()
+    assert [c["type"] for c in plan.status["conditions"]] == list(STANDING_CONDITIONS)
+    assert {c["reason"] for c in plan.status["conditions"]} <= set(Reason)
+    assert all(c["message"] for c in plan.status["conditions"])
+    Status.model_validate(plan.status)
+    for event in plan.events:
+        assert event.note
+        assert len(event.note) <= 1024
+        assert event.reason in set(Reason)
+    ready = world.condition("Ready")["status"] == "True"
+    assert not (ready and world.condition("Available")["status"] != "True")
+    assert not (ready and world.condition("ModelServed")["status"] != "True")
+    assert not (world.condition("Stalled")["status"] == "True" and world.condition("Reconciling")["status"] == "True")
+
+
+@PROFILE
+@given(worlds())
+def test_a_plan_carried_out_leaves_nothing_to_do_and_nothing_to_say(world: World) -> None:
+    for _ in range(3):
+        world.step()
+    objects, status, told = copy.deepcopy(world.objects), copy.deepcopy(world.status), len(world.events)
+    plan = world.step(seconds=3600)
+    assert plan.status == status
+    assert plan.events == ()
+    assert plan.delete == ()
+    assert world.objects == objects
+    assert len(world.events) == told
+
+
+@PROFILE
+@given(worlds())
+def test_the_same_inputs_give_the_same_plan_and_are_not_changed(world: World) -> None:
+    snapshot = world.snapshot()
+    before = copy.deepcopy(snapshot)
+    first = decide(snapshot, world.renderer, world.now)
+    assert snapshot == before
+    shuffled = replace(snapshot, pods=snapshot.pods[::-1], revisions=snapshot.revisions[::-1])
+    assert decide(shuffled, world.renderer, world.now) == first
+
+
+@PROFILE
+@given(admitted)
+def test_every_spec_that_is_acted_on_comes_to_serve(spec: dict[str, Any]) -> None:
+    world = World(spec=spec)
+    world.serve()
+    assert world.deployment is not None
+    if world.deployment["spec"]["replicas"]:
+        assert world.state("Ready") == ("True", "Ready")
+    else:
+        assert world.condition("Ready")["reason"] in ("Suspended", "ScaledToZero")
+    assert world.state("Reconciling")[0] == "False"
+
+
+@PROFILE
+@given(admitted, specs)
+def test_what_has_served_is_restarted_only_by_a_change_of_the_pods_spec(
+    spec: dict[str, Any], later: dict[str, Any]
+) -> None:
+    world = World(spec={**spec, "updatePolicy": "Manual"}).serve()
+    if not world.pods:
+        return  # wants none, so nothing has served
+    template = copy.deepcopy(world.template())
+    world.renderer = renderer("2")
+    # All that does not concern pods.
+    other: dict[str, Any] = {k: later[k] for k in ("replicas", "suspend", "fit") if k in later}
+    strategy = {"strategy": later.get("rollout", {}).get("strategy", "Auto")}
+    world.change({**world.spec, **other, "rollout": {**world.spec.get("rollout", {}), **strategy}})
+    world.settle()
+    assert world.template() == template
+
+
+@PROFILE
+@given(specs)
+def test_every_object_of_a_plan_is_owned_named_and_hashed(spec: dict[str, Any]) -> None:
+    world = World(spec=spec)
+    plan = world.plan()
+    for body in plan.apply:
+        metadata = body["metadata"]
+        assert metadata["namespace"] == "team"
+        assert metadata["annotations"][names.ANNOTATION_APPLIED]
+        if body["kind"] == "ConfigMap":
+            assert "ownerReferences" not in metadata
+        else:
+            assert metadata["ownerReferences"][0]["uid"] == metadata["labels"][names.LABEL_UID] == UID
+        assert None not in _values(body)
+    if plan.apply:
+        budget = parse(world.resource()).spec.startup.budget_seconds
+        deployment = next(b for b in plan.apply if b["kind"] == "Deployment")
+        rolling = deployment["spec"]["strategy"]["rollingUpdate"]
+        assert all(isinstance(v, int) for v in rolling.values())
+        assert sum(rolling.values()) == 1
+        assert deployment["spec"]["progressDeadlineSeconds"] > budget
+        labels = deployment["spec"]["template"]["metadata"]["labels"]
+        assert deployment["spec"]["selector"]["matchLabels"].items() <= labels.items()
+
+
+@PROFILE
+@given(worlds(), st.integers(0, 10))
+def test_a_status_is_held_back_for_seconds_and_never_for_good(world: World, seconds: int) -> None:
+    world.now += timedelta(seconds=seconds)
+    plan = world.plan()
+    if plan.requeue_after is None:
+        return
+    assert 0 < plan.requeue_after <= 5
+    assert plan.status == world.status
+    latest = max(p["metadata"]["creationTimestamp"] for p in world.pods) if world.pods else ""
+    assert latest
+    world.now += timedelta(seconds=1000)
+    assert world.plan().requeue_after is None
+
+
+def _values(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return [found for item in value.values() for found in _values(item)]
+    if isinstance(value, list):
+        return [found for item in value for found in _values(item)]
+    return [value]
