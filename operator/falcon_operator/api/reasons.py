@@ -71,11 +71,11 @@ class Reason(StrEnum):
     PODS_SCHEDULED = "PodsScheduled"
     IMAGE_PULL_FAILED = "ImagePullFailed"
     CONTAINER_CANNOT_START = "ContainerCannotStart"
-    CRASH_LOOPING = "CrashLooping"
     STARTUP_BUDGET_EXCEEDED = "StartupBudgetExceeded"
     EVICTED = "Evicted"
 
     # The engine: what the launcher writes into the termination message.
+    ENGINE_STARTED = "EngineStarted"
     ENGINE_FAILED = "EngineFailed"
     ENGINE_START_FAILED = "EngineStartFailed"
     ENGINE_DIED = "EngineDied"

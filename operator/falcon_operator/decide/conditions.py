@@ -217,7 +217,7 @@ def fits(s: Situation) -> Condition:
     engine = s.spec.engine
     asked = f"maxModelLen {engine.max_model_len} and maxNumSeqs {engine.max_num_seqs}"
     if s.recorded or any(p.started or p.ready for p in s.rollout.updated):
-        return Condition(Type.FITS, "True", Reason.READY, f"The engine started with {asked}.")
+        return Condition(Type.FITS, "True", Reason.ENGINE_STARTED, f"The engine started with {asked}.")
     return Condition(Type.FITS, "Unknown", Reason.NOT_EVALUATED, f"No engine has started with {asked} yet.")
 
 
