@@ -1,0 +1,189 @@
+"""One namespace of the test cluster: objects in and out, waiting for conditions, and who wrote what."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import pytest
+from tests.cluster import kubeapi
+
+from falcon_operator.api import names
+from falcon_operator.kube.resources import BY_KIND, Resource
+
+T = TypeVar("T")
+Json = dict[str, Any]
+
+RESOURCES: dict[str, Resource] = {
+    **BY_KIND,
+    "Event": Resource("v1", "Event", "events"),
+    "ReplicaSet": Resource("apps/v1", "ReplicaSet", "replicasets"),
+    "ResourceQuota": Resource("v1", "ResourceQuota", "resourcequotas"),
+    "ServiceAccount": Resource("v1", "ServiceAccount", "serviceaccounts"),
+}
+WRITING = frozenset({"create", "update", "patch", "delete", "deletecollection"})
+# Pods go to the nodes that kwok plays, and stay away from the real one.
+ON_KWOK: Json = {
+    "scheduling": {
+        "nodeSelector": {"type": "kwok"},
+        "tolerations": [{"operator": "Exists"}],
+    }
+}
+
+
+def wait_for(probe: Callable[[], T | None], what: str, seconds: float = 60) -> T:
+    """The first true value of `probe`."""
+    end = time.monotonic() + seconds
+    while True:
+        value = probe()
+        if value:
+            return value
+        if time.monotonic() > end:
+            pytest.fail(f"after {seconds:.0f} s there was still no {what}")
+        time.sleep(0.05)
+
+
+def steady(probe: Callable[[], T], seconds: float) -> T:
+    """The value of `probe`, which must not change for some seconds."""
+    first, end = probe(), time.monotonic() + seconds
+    while time.monotonic() < end:
+        now = probe()
+        assert now == first, f"{first} became {now}"
+        time.sleep(0.1)
+    return first
+
+
+class World:
+    """A namespace and the client that the tests use in it."""
+
+    def __init__(self, client: httpx.Client, namespace: str) -> None:
+        self.client, self.namespace = client, namespace
+
+    # --- objects
+
+    def get(self, kind: str, name: str) -> Json | None:
+        answer = self.client.get(RESOURCES[kind].path(self.namespace, name))
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return None
+        found: Json = answer.raise_for_status().json()
+        return found
+
+    def all(self, kind: str) -> list[Json]:
+        items: list[Json] = self.client.get(RESOURCES[kind].path(self.namespace)).raise_for_status().json()["items"]
+        return items
+
+    def create(self, body: Json) -> Json:
+        path = RESOURCES[body["kind"]].path(self.namespace)
+        answer = self.client.post(path, json=body)
+        assert answer.is_success, answer.text
+        made: Json = answer.json()
+        return made
+
+    def apply(self, body: Json, manager: str = "tests") -> Json:
+        path = RESOURCES[body["kind"]].path(self.namespace, body["metadata"]["name"])
+        answer = kubeapi.apply(self.client, path, body, manager=manager)
+        assert answer.is_success, answer.text
+        made: Json = answer.json()
+        return made
+
+    def merge(self, kind: str, name: str, patch: Json, subresource: str | None = None) -> Json:
+        answer = self.client.patch(
+            RESOURCES[kind].path(self.namespace, name, subresource),
+            content=json.dumps(patch),
+            headers={"Content-Type": kubeapi.MERGE},
+        )
+        assert answer.is_success, answer.text
+        made: Json = answer.json()
+        return made
+
+    def delete(self, kind: str, name: str, **options: Any) -> None:
+        path = RESOURCES[kind].path(self.namespace, name)
+        self.client.request("DELETE", path, json=options or None).raise_for_status()
+
+    # --- the resource
+
+    def resource(self, name: str, spec: Json | None = None) -> Json:
+        """Apply a resource whose pods go to kwok's nodes."""
+        return self.apply(
+            {
+                "apiVersion": names.API_VERSION,
+                "kind": names.KIND,
+                "metadata": {"name": name},
+                "spec": {**ON_KWOK, **(spec or {})},
+            }
+        )
+
+    def condition(self, name: str, kind: str) -> Json:
+        """One condition, once it speaks of the newest spec; empty before."""
+        found = self.get(names.KIND, name) or {}
+        status = found.get("status") or {}
+        if status.get("observedGeneration") != (found.get("metadata") or {}).get("generation"):
+            return {}
+        return next((c for c in status.get("conditions") or () if c["type"] == kind), {})
+
+    def is_ready(self, name: str) -> bool:
+        return self.condition(name, "Ready").get("status") == "True"
+
+    def wait_ready(self, name: str, seconds: float = 60) -> Json:
+        wait_for(lambda: self.is_ready(name), f"Ready {name}: {self.get(names.KIND, name)}", seconds)
+        found = self.get(names.KIND, name)
+        assert found is not None
+        return found
+
+    def settled(self, name: str) -> None:
+        """Wait until a resource is Ready and its revision is on record, after which nothing is left to do."""
+        self.wait_ready(name)
+        wait_for(lambda: self.all("ControllerRevision"), "ControllerRevision")
+
+    def children(self) -> list[tuple[str, str]]:
+        """Kind and name of each object that the operator made here."""
+        found = []
+        for kind in BY_KIND:
+            if kind in (names.KIND, "Pod"):
+                continue
+            for body in self.all(kind):
+                if (body["metadata"].get("labels") or {}).get(names.LABEL_MANAGED_BY) == names.OPERATOR_NAME:
+                    found.append((kind, body["metadata"]["name"]))
+        return sorted(found)
+
+
+class AuditLog:
+    """What one user did, from a moment on, as the API server recorded it."""
+
+    def __init__(self, path: Path, user: str) -> None:
+        self.path, self.user = path, user
+        self._offset = path.stat().st_size
+
+    def writes(self, namespace: str | None = None) -> list[str]:
+        """The user's writes so far, as `verb resource/name code`."""
+        return [
+            f"{entry['verb']} {_what(entry['objectRef'])} {entry['responseStatus']['code']}"
+            for entry in self._entries()
+            if entry["verb"] in WRITING and (namespace is None or entry["objectRef"].get("namespace") == namespace)
+        ]
+
+    def _entries(self) -> Iterator[Json]:
+        with self.path.open("rb") as file:
+            file.seek(self._offset)
+            for line in file:
+                if not line.endswith(b"\n") or self.user.encode() not in line:
+                    continue
+                entry: Json = json.loads(line)
+                if entry["user"]["username"] == self.user:
+                    yield entry
+
+
+def _what(reference: Json) -> str:
+    subresource = f"/{reference['subresource']}" if "subresource" in reference else ""
+    return f"{reference['resource']}{subresource}/{reference.get('name', '')}"
+
+
+def audit_path() -> Path:
+    """The audit log of the test cluster."""
+    path = os.environ.get("FALCON_TESTBED_AUDIT_LOG") or str(Path(os.environ["KUBECONFIG"]).parent / "log/audit.log")
+    if not Path(path).exists():
+        pytest.fail(f"there is no audit log at {path}: set FALCON_TESTBED_AUDIT_LOG, or use the testbed's cluster")
+    return Path(path)
