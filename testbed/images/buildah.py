@@ -1,0 +1,114 @@
+"""buildah with a store of its own, in the cache: nothing of it is left outside, neither files nor mounts."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections import deque
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+from testbed.lab.progress import TestbedError, say
+
+from . import archive
+
+# Where builds in the image look for certificates, and what in the environment may name the machine's own bundle.
+_CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
+_CERTIFICATE_VARIABLES = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+_INDEX_VARIABLES = ("PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL")
+
+
+class Buildah:
+    """Builds Dockerfiles without privileges beyond root's, networks of its own or a daemon."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._temporary = folder / "tmp"
+
+    def clean(self) -> None:
+        """Remove what an interrupted build left behind."""
+        shutil.rmtree(self._temporary, ignore_errors=True)
+        self._temporary.mkdir(parents=True)
+
+    def has(self, image: str) -> bool:
+        """Say whether the store holds the image."""
+        return self._run("images", "--quiet", image, check=False).returncode == 0
+
+    def build(self, dockerfile: Path, context: Path, image: str, arguments: Mapping[str, str]) -> None:
+        """Build a Dockerfile, showing what the build says."""
+        options = [f"--build-arg={name}={value}" for name, value in arguments.items()]
+        text = dockerfile.read_text()
+        index = next((os.environ[name] for name in _INDEX_VARIABLES if os.environ.get(name)), "")
+        if index and "ARG PIP_INDEX_URL" in text:
+            options.append(f"--build-arg=PIP_INDEX_URL={index}")
+        bundle = next((path for name in _CERTIFICATE_VARIABLES if (path := os.environ.get(name))), _CERTIFICATES)
+        if Path(bundle).is_file():
+            options.append(f"--volume={bundle}:{_CERTIFICATES}:ro")
+        options += ["--pull-never", f"--tag={image}", f"--file={dockerfile}"]
+        command = self._command("bud", *options, str(context))
+        last: deque[str] = deque(maxlen=60)
+        with subprocess.Popen(
+            command, env=self._environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                last.append(line)
+                if "STEP " in line:
+                    say(f"  {line.strip()[:110]}")
+        if process.returncode:
+            raise TestbedError(f"{dockerfile} does not build:\n{''.join(last)}")
+
+    def export(self, image: str, reference: str, path: Path, left_out: Mapping[str, int]) -> None:
+        """Write the image as an OCI archive that names it `reference`, without the layers in `left_out`."""
+        with tempfile.TemporaryDirectory(dir=self._temporary) as temporary:
+            place = Path(temporary)
+            if left_out:
+                blobs = archive.pretend(place, left_out)
+                self._run("push", "--quiet", image, f"oci:{place}")
+                manifest = archive.manifest(place)
+            else:
+                # into an OCI layout buildah compresses, which takes minutes for 2.5 GB; into a directory it need not
+                self._run("push", "--quiet", "--disable-compression", image, f"dir:{place}")
+                blobs, manifest = place, (place / "manifest.json").read_bytes()
+            archive.write(blobs, manifest, reference, path, left_out)
+
+    def remove_others(self, repository: str, keep: str) -> None:
+        """Remove the repository's images but one."""
+        listed = self._run("images", "--json", repository, check=False).stdout
+        names = [name for image in json.loads(listed or "[]") for name in image.get("names") or []]
+        for name in names:
+            if name != keep:
+                self._run("rmi", name, check=False)
+
+    def _run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            self._command(*arguments), env=self._environment, capture_output=True, text=True, check=False
+        )
+        if check and done.returncode:
+            raise TestbedError(f"buildah {arguments[0]} failed:\n{(done.stdout + done.stderr)[-3000:]}")
+        return done
+
+    def _command(self, *arguments: str) -> list[str]:
+        # a mount namespace for each command: what it mounts goes when it ends, whichever way
+        return ["unshare", "--mount", *self._buildah(self._driver), *arguments]
+
+    def _buildah(self, driver: str) -> list[str]:
+        places = [f"--root={self.folder / f'storage-{driver}'}", f"--runroot={self.folder / 'run'}"]
+        return ["buildah", *places, f"--storage-driver={driver}"]
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        return os.environ | {"BUILDAH_ISOLATION": "chroot", "TMPDIR": str(self._temporary)}
+
+    @cached_property
+    def _driver(self) -> str:
+        """Overlay where the file system below allows it; vfs copies every layer in full, but works everywhere."""
+        if shutil.which("buildah") is None:
+            raise TestbedError("buildah is not installed; testbed/packages installs it.")
+        probe = ["unshare", "--mount", *self._buildah("overlay"), "info"]
+        works = subprocess.run(probe, env=self._environment, capture_output=True, check=False).returncode == 0
+        return "overlay" if works else "vfs"
