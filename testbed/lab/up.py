@@ -69,11 +69,12 @@ def up(layout: Layout, options: argparse.Namespace) -> None:
         configs.write(layout, images.PAUSE.reference(layout))
     node = Node(layout)
     components, cluster = Components(layout, node), Cluster(layout, node)
+    had_pods = (layout.state / "etcd").exists()
     with step("namespaces and components"):
         fresh = node.start()
         _start_components(layout, components)
     cluster.await_node()
-    if fresh:
+    if fresh and had_pods:
         cluster.await_restarted_pods()
     cluster.set_gpus(options.gpus)
     cluster.set_kwok_nodes(options.kwok, tainted=not options.kwok_untainted)
