@@ -151,7 +151,7 @@ def test_rendering_needs_no_cluster_and_no_luck(helm: Helm) -> None:
 
 def test_the_environment_is_the_operators_configuration(helm: Helm) -> None:
     container = one(helm.render(), "Deployment")["spec"]["template"]["spec"]["containers"][0]
-    environment = {item["name"]: item["value"] for item in container["env"]}
+    environment = {item["name"]: item["value"] for item in container["env"] if item["name"] != "USER"}
     defaults = {f.name: f.default for f in dataclasses.fields(OperatorConfig)}
     assert environment.keys() == {f"FALCON_OPERATOR_{name.upper()}" for name in defaults}
     for name, default in defaults.items():
@@ -178,6 +178,7 @@ def test_the_operators_settings_reach_it(helm: Helm) -> None:
     container = one(objects, "Deployment")["spec"]["template"]["spec"]["containers"][0]
     environment = {item["name"].removeprefix("FALCON_OPERATOR_"): item["value"] for item in container["env"]}
     assert environment == {
+        "USER": "falcon-operator",
         "DEFAULT_IMAGE": "example.com/vllm:1",
         "CLUSTER_DOMAIN": "example.internal",
         "ALLOW_TRUST_REMOTE_CODE": "true",
