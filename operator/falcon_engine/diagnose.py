@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from falcon_engine.signatures import CONFIGURATION_EXIT, DEATH_EXIT, START_EXIT, Diagnosis
 
 TAIL_LINES = 20
+# What one process of the engine says when another one has failed.
+_CONSEQUENCES = r"EngineDeadError|Engine core initialization failed|cannot schedule new futures|CancelledError"
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,8 @@ SIGNATURES = (
     ),
     Signature(
         "FlagValueRefused",
-        r"(?P<what>invalid (?P<kind>tool call|reasoning) parser): (?P<value>\S+)",
-        "This engine has no {kind} parser {value}.",
+        r"(?:invalid (?P<kind>tool call|reasoning) parser: |Reasoning parser ')(?P<value>[^\s']+)",
+        "This engine has no parser {value}.",
         "Correct spec.engine.toolCallParser or spec.engine.reasoningParser.",
         CONFIGURATION_EXIT,
     ),
@@ -59,9 +61,17 @@ SIGNATURES = (
         CONFIGURATION_EXIT,
     ),
     Signature(
+        "QuantizationRefused",
+        r"Cannot find the config file for (?P<method>modelopt\w*)",
+        "The engine was told {method}, but the checkpoint is not quantized.",
+        "Remove --quantization from spec.engine.extraArgs, or serve the NVFP4 checkpoint.",
+        CONFIGURATION_EXIT,
+    ),
+    Signature(
         "FlagValueRefused",
-        r"validation errors? for (?P<config>\w+)\n(?:.*\n)?.*(?:Value error, |Input should be )(?P<what>[^\[\n]+)",
-        "The engine refuses its configuration ({config}): {what}",
+        r"validation errors? for (?P<config>\w+)\n(?:(?:.*[ )])?(?P<field>\w+)\n)?"
+        r".*?(?:Value error, )?(?P<what>(?:(?<=Value error, )|Input should be )[^\[\n]+)",
+        "The engine refuses its configuration ({config} {field}): {what}.",
         "Correct the field of spec.engine that this is about, or spec.engine.extraArgs.",
         CONFIGURATION_EXIT,
     ),
@@ -90,7 +100,8 @@ SIGNATURES = (
         "SequencesExceedMemory",
         r"max seq len \((?P<length>\d+)\).{0,200}larger than the available KV cache memory",
         "One sequence of {length} tokens does not fit into the memory that is left for the cache.",
-        "Lower spec.engine.maxModelLen, or raise spec.engine.gpuMemoryUtilization.",
+        "Lower spec.engine.maxModelLen, or give the cache more: spec.engine.gpuMemoryUtilization, on CPU "
+        "--kv-cache-memory-bytes in spec.engine.extraArgs.",
         CONFIGURATION_EXIT,
     ),
     Signature(
@@ -155,7 +166,13 @@ SIGNATURES = (
     ),
     Signature(
         "OutOfMemory",
-        r"requested memory for kv|std::bad_alloc|Cannot allocate memory",
+        r"less than requested memory for kv",
+        "Less memory is free than the cache would take.",
+        "Lower --kv-cache-memory-bytes in spec.engine.extraArgs.",
+    ),
+    Signature(
+        "OutOfMemory",
+        r"std::bad_alloc|Cannot allocate memory|DefaultCPUAllocator: can't allocate memory",
         "The container ran out of memory.",
         "Raise spec.resources' memory, or lower --kv-cache-memory-bytes in spec.engine.extraArgs.",
     ),
@@ -228,7 +245,7 @@ def diagnose(
             tail,
         )
     cause = _cause(lines)
-    said = f" Its last error: {cause}" if cause else ""
+    said = f" Its last error: {cause.rstrip('.')}." if cause else ""
     if served:
         return Diagnosis(
             "EngineDied",
@@ -266,9 +283,12 @@ def _ended(exit_code: int) -> str:
 
 
 def _cause(lines: Sequence[str]) -> str | None:
-    """The last line that is an exception's, without the log's prefix."""
+    """The last line that names an exception, without the log's prefix; a consequence only where nothing else is."""
+    found = None
     for line in reversed(lines):
         match = re.search(r"\b((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt)\b.*)", line)
-        if match and "Engine core initialization failed" not in line:
+        if match and not re.search(_CONSEQUENCES, line):
             return match[1].strip()[:300]
-    return None
+        if match and not found:
+            found = match[1].strip()[:300]
+    return found

@@ -29,7 +29,7 @@ CASES = [
     (
         "FlagValueRefused",
         2,
-        "no tool call parser nope",
+        "no parser nope",
         "KeyError: 'invalid tool call parser: nope (chose from {x})'",
     ),
     (
@@ -43,8 +43,9 @@ CASES = [
     (
         "FlagValueRefused",
         2,
-        "(CacheConfig): greater than 0",
-        "1 validation error for CacheConfig\ngpu_memory_utilization\n  Input should be greater than 0 [type=x]",
+        "(CacheConfig gpu_memory_utilization): Input should be greater than 0",
+        "(A pid=1) 1 validation error for CacheConfig\n(A pid=1) gpu_memory_utilization\n"
+        "(A pid=1)   Input should be greater than 0 [type=x]",
     ),
     (
         "FlagValueRefused",
@@ -95,8 +96,27 @@ CASES = [
     (
         "OutOfMemory",
         1,
-        "spec.resources",
+        "--kv-cache-memory-bytes",
         "ValueError: Available memory is less than requested memory for kv (20 GiB).",
+    ),
+    ("OutOfMemory", 1, "spec.resources", "RuntimeError: DefaultCPUAllocator: can't allocate memory"),
+    (
+        "FlagValueRefused",
+        2,
+        "no parser nope",
+        "KeyError: \"Reasoning parser 'nope' not found. Available parsers: qwen3\"",
+    ),
+    (
+        "FlagValueRefused",
+        2,
+        "(VllmConfig ): Chunked prefill is required.",
+        "1 validation error for VllmConfig\n  Value error, Chunked prefill is required. [type=value_error]",
+    ),
+    (
+        "QuantizationRefused",
+        2,
+        "told modelopt_fp4, but",
+        "1 validation error for VllmConfig\n  Value error, Cannot find the config file for modelopt_fp4 [type=x]",
     ),
     ("DiskFull", 1, "spec.cache", "OSError: [Errno 28] No space left on device: '/var/falcon/cache/x'"),
     ("CheckpointUnusable", 2, "weight file", "safetensors_rust.SafetensorError: Error while deserializing header"),
@@ -145,7 +165,7 @@ def test_the_last_error_is_quoted_where_nothing_is_known() -> None:
     lines = [PREFIX + "IndexError: index 2 is out of bounds", "RuntimeError: Engine core initialization failed. x"]
     said = diagnose(1, lines, served=False, engine_version=None)
     assert said.reason == "EngineStartFailed"
-    assert said.message.endswith("Its last error: IndexError: index 2 is out of bounds")
+    assert said.message.endswith("Its last error: IndexError: index 2 is out of bounds.")
 
 
 def test_the_kernels_count_beats_the_log() -> None:
