@@ -29,6 +29,8 @@ COMPONENT_ENGINE = "engine"
 ANNOTATION_APPLIED = f"{GROUP}/applied"
 ANNOTATION_REVISION = f"{GROUP}/revision"
 ANNOTATION_RENDERER = f"{GROUP}/renderer"
+# Hash of the part of the spec that a pod template was rendered from; the template alone cannot tell.
+ANNOTATION_SPEC = f"{GROUP}/spec"
 
 # One field manager for each concern, so that a conflict names who is fighting over what.
 MANAGER_CHILDREN = "falcon-operator"

@@ -90,12 +90,8 @@ def ready(s: Situation, served: Condition) -> Condition:
     if s.rollout.complete:
         if served.status != "True":
             return Condition(Type.READY, "False", served.reason, served.message)
-        return Condition(
-            Type.READY,
-            "True",
-            Reason.READY,
-            f"{_pods(s.rollout.desired)} of {s.rollout.desired} ready: {served.message}",
-        )
+        count = s.rollout.desired
+        return Condition(Type.READY, "True", Reason.READY, f"{count} of {_pods(count)} ready. {served.message}")
     if s.rollout.blocker is not None:
         return Condition(Type.READY, "False", s.rollout.blocker.reason, s.rollout.blocker.message)
     return Condition(Type.READY, "False", _going_on(s), s.rollout.progress)

@@ -14,7 +14,7 @@ from falcon_operator.decide.types import ObjectRef, Renderer
 from falcon_operator.desired import pod as pod_builder
 from falcon_operator.desired.canonical import differing_paths
 from falcon_operator.desired.metadata import Owner
-from falcon_operator.desired.revision import ANNOTATION_SPEC, controller_revision, spec_hash
+from falcon_operator.desired.revision import controller_revision, spec_hash
 
 KEPT_REVISIONS = 5
 _NAMED_PATHS = 8
@@ -37,7 +37,7 @@ class Revision:
         return {
             names.ANNOTATION_REVISION: self.revision,
             names.ANNOTATION_RENDERER: self.renderer,
-            ANNOTATION_SPEC: self.spec,
+            names.ANNOTATION_SPEC: self.spec,
         }
 
     @property
@@ -114,7 +114,7 @@ def live_revision(deployment: Mapping[str, Any] | None) -> Revision | None:
         revision=revision,
         template=template,
         renderer=annotations.get(names.ANNOTATION_RENDERER, ""),
-        spec=annotations.get(ANNOTATION_SPEC, ""),
+        spec=annotations.get(names.ANNOTATION_SPEC, ""),
     )
 
 
@@ -132,7 +132,7 @@ def recorded_revisions(owner: Owner, objects: Sequence[Mapping[str, Any]]) -> li
                     revision=revision,
                     template=template,
                     renderer=annotations.get(names.ANNOTATION_RENDERER, ""),
-                    spec=annotations.get(ANNOTATION_SPEC, ""),
+                    spec=annotations.get(names.ANNOTATION_SPEC, ""),
                     number=int(item.get("revision") or 0),
                     uid=metadata.get("uid", ""),
                 )

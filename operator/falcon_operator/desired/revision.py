@@ -10,9 +10,6 @@ from falcon_operator.api.spec import Spec
 from falcon_operator.desired.canonical import content_hash
 from falcon_operator.desired.metadata import Owner, child
 
-# Which spec a template was rendered from. The template itself cannot tell: it depends on the renderer too.
-ANNOTATION_SPEC = f"{names.GROUP}/spec"
-
 
 def pod_relevant(spec: Spec) -> dict[str, Any]:
     """The part of the spec that decides what runs in a pod, without what equals the default.
