@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -55,11 +55,11 @@ def _add_config(parser: argparse.ArgumentParser, environment: Mapping[str, str])
     text: dict[str, str] = {
         "default_image": "the engine's image where the resource names none",
         "cluster_domain": "the cluster's DNS domain",
-        "log_level": "debug, info, warning or error",
     }
     for name, about in text.items():
         _add(parser, environment, name, about, str, getattr(defaults, name))
-    _add(parser, environment, "log_format", "json or text", str, defaults.log_format, choices=("json", "text"))
+    for name, choices in (("log_level", ("debug", "info", "warning", "error")), ("log_format", ("json", "text"))):
+        _add(parser, environment, name, " or ".join(choices), _one_of(*choices), getattr(defaults, name))
     _add(parser, environment, "workers", "how many resources are worked on at once", _positive, defaults.workers)
     _add(parser, environment, "listen_port", "port of /healthz, /readyz and /metrics", int, defaults.listen_port)
     for name, about in (
@@ -91,22 +91,29 @@ def _add(
     about: str,
     kind: Any,
     default: object,
-    **more: Any,
 ) -> None:
     parser.add_argument(
         "--" + name.replace("_", "-"),
         type=kind,
         default=environment.get(ENVIRONMENT + name.upper(), str(default)),  # argparse converts a default that is text
         help=f"{about} (default {default})",
-        **more,
     )
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is less than 1")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    # Not argparse's own choices, which a value from the environment would pass by.
+    def check(text: str) -> str:
+        if text not in choices:
+            raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(choices)}")
+        return text
+
+    return check
 
 
 def _truth(text: str) -> bool:

@@ -52,7 +52,7 @@ CHANGES: list[tuple[str, str, Json]] = [
     ("Deployment", "web", {"metadata": {"annotations": {names.ANNOTATION_APPLIED: None}}}),
     ("Deployment", "web", {"metadata": {"labels": {names.LABEL_MANAGED_BY: None}}}),
     ("Service", "web", {"spec": {"selector": {names.LABEL_INSTANCE: "other"}}}),
-    ("Service", "web", {"spec": {"ports": [{"name": "http", "port": 81, "targetPort": "http"}]}}),
+    ("Service", "web", {"spec": {"ports": [{"name": "http", "port": 80, "targetPort": 9999}]}}),
     ("Service", "web-engines", {"metadata": {"labels": {names.LABEL_COMPONENT: "other"}}}),
 ]
 
