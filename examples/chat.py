@@ -9,6 +9,11 @@ import time
 from openai import OpenAI
 
 
+def printable(text: str) -> str:
+    """The text without what would confuse a terminal: a model with random weights says anything."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "·" for letter in text)
+
+
 def main(url: str, question: str = "What is the capital of France?") -> None:
     """Stream one chat completion."""
     client = OpenAI(base_url=url, api_key="none", timeout=60)
@@ -30,7 +35,7 @@ def main(url: str, question: str = "What is the capital of France?") -> None:
         for choice in chunk.choices:
             if choice.delta.content:
                 first = first or time.monotonic()
-                print(choice.delta.content, end="", flush=True)
+                print(printable(choice.delta.content), end="", flush=True)
     end = time.monotonic()
     rate = (tokens - 1) / (end - first) if first and end > first else 0.0
     print(f"\n\n{tokens} tokens; the first after {first - begin:.2f} s, then {rate:.0f} a second")
