@@ -110,6 +110,30 @@ CASES: list[Any] = [
         id="secret",
     ),
     pytest.param(
+        {},
+        waiting("CreateContainerError", "container has runAsNonRoot and image will run as root"),
+        "ContainerCannotStart",
+        False,
+        ("run as root", "spec.security.runAsUser"),
+        id="root-image",
+    ),
+    pytest.param(
+        {},
+        crashed(0, diagnosis("StartInterrupted", "told to stop", "raise it", 0), end=61),
+        "StartInterrupted",
+        False,
+        ("told to stop.", "raise it."),
+        id="stopped-long-before-its-budget",
+    ),
+    pytest.param(
+        {},
+        crashed(0, ""),
+        "EngineDied",
+        False,
+        ("stopped by the kubelet", "probe", "kubectl describe pod"),
+        id="liveness",
+    ),
+    pytest.param(
         {"image": {"reference": "debian:12"}},
         crashed(128, 'exec: "python3": executable file not found in $PATH: unknown', reason="StartError"),
         "ContainerCannotStart",
@@ -483,6 +507,33 @@ def test_an_evicted_pod_is_remembered_and_does_not_block_its_successor() -> None
     assert world.status["replicas"] == 1
     assert world.status["lastFailure"]["reason"] == "Evicted"
     assert "low on resource: memory" in world.status["lastFailure"]["message"]
+
+
+def test_a_pod_that_the_node_refuses_is_remembered() -> None:
+    world = World()
+    world.step()
+    pod = world.add_pod()
+    schedule(pod, at(11))
+    pod["status"] |= {
+        "phase": "Failed",
+        "reason": "UnexpectedAdmissionError",
+        "message": "Allocate failed due to no healthy devices, which is unexpected.",
+    }
+    world.step(seconds=1)
+    assert world.status["lastFailure"]["reason"] == "ContainerCannotStart"
+    assert "node-1 was refused by the node (UnexpectedAdmissionError)" in world.status["lastFailure"]["message"]
+    assert world.status["replicas"] == 0
+
+
+def test_pods_of_a_lost_node_and_many_pods_are_said_briefly() -> None:
+    world = World(spec={"replicas": 6}).serve()
+    for pod in world.pods:
+        ready = next(c for c in pod["status"]["conditions"] if c["type"] == "Ready")
+        ready |= {"status": "False", "reason": "NodeNotReady"}
+    world.settle()
+    message = world.condition("Ready")["message"]
+    assert message.count("which does not report any more") == 3
+    assert "3 more are not ready" in message
 
 
 def test_a_rollout_that_takes_too_long_is_said() -> None:

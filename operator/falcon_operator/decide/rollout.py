@@ -70,7 +70,7 @@ class Rollout:
         waiting = [p for p in self.updated if not p.ready]
         said += [f"pod {p.name} is {_phase(p)}" for p in waiting[:_SHOWN_PODS]]
         if len(waiting) > _SHOWN_PODS:
-            said.append(f"{_count(len(waiting) - _SHOWN_PODS)} more not ready")
+            said.append(f"{len(waiting) - _SHOWN_PODS} more are not ready")
         return "; ".join(said) + "."
 
 
