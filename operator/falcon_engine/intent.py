@@ -57,6 +57,8 @@ class Intent:
     @staticmethod
     def from_json(text: str) -> "Intent":
         """Read an intent; refuse, in one sentence, what is not exactly one."""
+        if not text:
+            raise IntentError(f"there is no intent: {VARIABLE} is empty or not set")
         try:
             raw = json.loads(text)
         except ValueError as e:

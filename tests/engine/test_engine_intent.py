@@ -54,7 +54,8 @@ def test_the_json_names_are_the_resources() -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("", "the intent is not JSON"),
+        ("", "there is no intent: FALCON_INTENT is empty or not set"),
+        ("{", "the intent is not JSON"),
         ("[]", "intent must be an object, not []"),
         (_changed(speed=1), "intent has an unknown field 'speed'; known are device, version"),
         (_changed(port="8000"), 'intent.port must be an integer, not "8000"'),
