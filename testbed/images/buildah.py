@@ -78,11 +78,11 @@ class Buildah:
 
     def remove_others(self, repository: str, keep: str) -> None:
         """Remove the repository's images but one."""
-        listed = self._run("images", "--json", repository, check=False).stdout
-        names = [name for image in json.loads(listed or "[]") for name in image.get("names") or []]
+        images = json.loads(self._run("images", "--json", f"--filter=reference={repository}").stdout)
+        names = [name for image in images for name in image.get("names") or []]
         for name in names:
-            if name != keep:
-                self._run("rmi", name, check=False)
+            if name.startswith(f"{repository}:") and name != keep:
+                self._run("rmi", name)
 
     def _run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
