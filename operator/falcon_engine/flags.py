@@ -97,7 +97,6 @@ def _queue(intent: Intent, profile: Profile) -> list[str]:
                     message=f"spec.engine.queueLimit.{field} is {limit}, but vLLM {profile.version} has no {flag}.",
                     hint=f"Remove spec.engine.queueLimit.{field}, or use an image with vLLM 0.32 or newer.",
                     exit_code=CONFIGURATION_EXIT,
-                    engine_version=profile.version,
                 )
             )
         args += [flag, str(limit)]

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from falcon_engine import checkpoint, drain, extra, flags, locate, loopback, memory, profiles, termination
 from falcon_engine.child import Child, hold_signals, stop_pending
@@ -76,8 +77,17 @@ def prepare() -> tuple[Intent, list[str], str | None]:
         message = f"There is no vllm in this image: neither a module of {sys.executable} nor a program on PATH."
         raise Refusal(Diagnosis("EngineStartFailed", message, "Use a vLLM image in spec.image.", CONFIGURATION_EXIT))
     stated = engine.version or intent.version
+    try:
+        return intent, [*engine.command, *compose(intent, engine.version)], stated
+    except Refusal as refusal:
+        raise Refusal(replace(refusal.diagnosis, engine_version=stated)) from None
+
+
+def compose(intent: Intent, found_version: str | None) -> list[str]:
+    """The engine's arguments, for the version and the checkpoint that are really there."""
+    stated = found_version or intent.version
     profile, exact = profiles.select(stated)
-    say_version(intent, engine.version, profile, exact)
+    say_version(intent, found_version, profile, exact)
     for warning in extra.check(intent.extra_args, profile, stated, exact):
         log(f"warning: {warning}")
     if intent.source.kind == "huggingFace":
@@ -89,10 +99,10 @@ def prepare() -> tuple[Intent, list[str], str | None]:
         log(f"the checkpoint is {model}{' (NVFP4)' if nvfp4 else ''}")
         for warning in found.warnings:
             log(f"warning: {warning}")
-    command = [*engine.command, *flags.argv(intent, profile, model, nvfp4=nvfp4)]
+    arguments = flags.argv(intent, profile, model, nvfp4=nvfp4)
     for note in flags.notes(intent, profile):
         log(note)
-    return intent, command, stated
+    return arguments
 
 
 def say_version(intent: Intent, found: str | None, profile: profiles.Profile, exact: bool) -> None:

@@ -1,6 +1,7 @@
 """Profiles, the command line that is rendered from them, and the check of extra arguments."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -166,6 +167,12 @@ def test_queue_limits_need_an_engine_that_has_them() -> None:
 def test_a_version_gets_its_profile_or_the_nearest_older(version: str | None, profile: str, exact: bool) -> None:
     chosen, is_exact = profiles.select(version)
     assert (chosen.version, is_exact) == (profile, exact)
+
+
+def test_every_profile_is_used() -> None:
+    files = (Path(profiles.__file__).parent).glob("*.json")
+    assert {f.stem for f in files} == set(profiles.VERSIONS)
+    assert sorted(profiles.VERSIONS, key=profiles.parse) == list(profiles.VERSIONS)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("profile", ALL, ids=lambda p: p.version)

@@ -117,6 +117,7 @@ def test_a_value_that_the_engine_refuses(container: Container) -> None:
 def test_a_path_without_a_checkpoint(container: Container) -> None:
     assert container.run(source=Source(kind="baked", path="/no/such/model")) == 2
     assert container.diagnosis().reason == "CheckpointNotFound"
+    assert container.diagnosis().engine_version == "0.32.0+cpu"
     assert "falcon: CheckpointNotFound: There is no /no/such/model in the container." in container.log
 
 
