@@ -42,7 +42,8 @@ def _archives(layout: Layout, given: list[Path] | None) -> list[Path]:
     listed = os.environ.get("FALCON_TESTBED_IMAGES")
     if listed is not None:
         return [Path(path) for path in listed.split(":") if path]
-    return sorted(layout.images.glob("*.tar"))
+    # An image whose archive leaves out the layers of another was built after it.
+    return sorted(layout.images.glob("*.tar"), key=lambda path: path.stat().st_mtime)
 
 
 def _start_components(layout: Layout, components: Components) -> None:
