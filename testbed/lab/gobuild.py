@@ -100,7 +100,9 @@ class Builder:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._go = golang.find(layout.cache)
-        self._environment = os.environ | {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off"}
+        # GOGC: a fifth less compiling for some more memory
+        chosen = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off", "GOGC": "400"}
+        self._environment = os.environ | chosen
         self._environment.pop("GOFLAGS", None)
         self._go_version = self._run("env", "GOVERSION").strip()
 
