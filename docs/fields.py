@@ -14,8 +14,8 @@ PAGE = ROOT / "docs/fields.md"
 AS_IN_A_POD = {"scheduling.affinity"}
 HEAD = """# Which fields are there?
 
-All fields of a FalconNVFP4Deployment, generated from the CRD by `make crds`; `kubectl explain fnd.spec` shows the same.
-[api.md](api.md) explains what they are for, and which of them are not implemented yet.
+All fields of a FalconNVFP4Deployment, generated from the CRD by `docs/fields.py`; `kubectl explain fnd.spec` shows the
+same. [api.md](api.md) explains what they are for, and which of them are not implemented yet.
 """
 
 
