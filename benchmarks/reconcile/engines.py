@@ -38,7 +38,8 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 async def serve() -> None:
     """Serve until the process ends."""
-    server = await asyncio.start_server(_answer, "0.0.0.0", ENGINE_PORT, backlog=1024)
+    # Shared: another run on the same network may have one already.
+    server = await asyncio.start_server(_answer, "0.0.0.0", ENGINE_PORT, backlog=1024, reuse_port=True)
     print("ready", flush=True)
     async with server:
         await server.serve_forever()

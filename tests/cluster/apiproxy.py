@@ -84,7 +84,7 @@ class ApiProxy:
             request.method,
             self._server + request.raw_path,
             headers=headers,
-            data=await request.read(),
+            data=await request.read() or None,  # empty data would get a content type
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
         ) as answer:
             if watch:

@@ -151,7 +151,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory, api: httpx.Client) -> Pa
 
 
 @pytest.fixture
-def start(world: World, token: str, authority: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Start]:
+def start(world: World, token: str, authority: Path, tmp_path: Path) -> Iterator[Start]:
     """Starts operators in the namespace; those that still run are ended."""
     running: list[OperatorProcess] = []
     log = tmp_path / "operator.log"
@@ -168,7 +168,7 @@ def start(world: World, token: str, authority: Path, tmp_path: Path, request: py
         if process.exit_code is None:
             process.kill()
     if log.exists():
-        request.node.add_report_section("call", "operator", log.read_text(errors="replace")[-20_000:])
+        print(log.read_text(errors="replace")[-20_000:])  # shown by pytest where the test failed
 
 
 @pytest.fixture

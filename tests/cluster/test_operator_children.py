@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from tests.cluster.conftest import Start
-from tests.cluster.world import AuditLog, Json, World, steady, wait_for
+from tests.cluster.world import QUIET_SECONDS, AuditLog, Json, World, steady, wait_for, wait_quiet
 
 from falcon_operator.api import names
 
@@ -41,7 +41,7 @@ def test_a_resource_becomes_ready_with_few_writes_and_then_none(world: World, st
     assert "finalizers" not in ready["metadata"]
     assert not ready["metadata"].get("annotations")
     wait_for(lambda: [w for w in audit.writes() if "events" in w], "event that it is ready")
-    steady(audit.writes, 5)
+    wait_quiet(audit.writes, QUIET_SECONDS)
     assert all(write.endswith(("200", "201")) for write in audit.writes()), audit.writes()
 
 
@@ -86,9 +86,9 @@ def test_a_field_that_nobody_asked_for_stays_with_whoever_set_it(world: World, s
     start()
     world.resource("web")
     world.settled("web")
+    wait_quiet(audit.writes, QUIET_SECONDS)
     world.merge("Deployment", "web", {"metadata": {"annotations": {"team": "ours"}}})
     world.merge("Service", "web", {"spec": {"sessionAffinity": "ClientIP"}})
-    wait_for(lambda: any("events" in write for write in audit.writes()), "event")
     steady(audit.writes, 3)
     service = world.get("Service", "web")
     assert service is not None

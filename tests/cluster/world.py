@@ -25,6 +25,8 @@ RESOURCES: dict[str, Resource] = {
     "ServiceAccount": Resource("v1", "ServiceAccount", "serviceaccounts"),
 }
 WRITING = frozenset({"create", "update", "patch", "delete", "deletecollection"})
+# A status that only counts on is held back for some seconds after a pod has moved.
+QUIET_SECONDS = 8
 # Pods go to the nodes that kwok plays, and stay away from the real one.
 ON_KWOK: Json = {
     "scheduling": {
@@ -34,15 +36,17 @@ ON_KWOK: Json = {
 }
 
 
-def wait_for(probe: Callable[[], T | None], what: str, seconds: float = 60) -> T:
-    """The first true value of `probe`."""
+def wait_for(
+    probe: Callable[[], T | None], what: str, seconds: float = 60, instead: Callable[[], Any] = lambda: ""
+) -> T:
+    """The first true value of `probe`; where there is none, `instead` says what there is."""
     end = time.monotonic() + seconds
     while True:
         value = probe()
         if value:
             return value
         if time.monotonic() > end:
-            pytest.fail(f"after {seconds:.0f} s there was still no {what}")
+            pytest.fail(f"after {seconds:.0f} s there was still no {what} {instead()}".rstrip())
         time.sleep(0.05)
 
 
@@ -54,6 +58,19 @@ def steady(probe: Callable[[], T], seconds: float) -> T:
         assert now == first, f"{first} became {now}"
         time.sleep(0.1)
     return first
+
+
+def wait_quiet(probe: Callable[[], T], quiet: float, seconds: float = 90) -> T:
+    """The value of `probe` once it has not changed for a while."""
+    end = time.monotonic() + seconds
+    last, since = probe(), time.monotonic()
+    while time.monotonic() - since < quiet:
+        assert time.monotonic() < end, f"there was no quiet within {seconds:.0f} s: {last}"
+        time.sleep(0.1)
+        now = probe()
+        if now != last:
+            last, since = now, time.monotonic()
+    return last
 
 
 class World:
@@ -128,7 +145,7 @@ class World:
         return self.condition(name, "Ready").get("status") == "True"
 
     def wait_ready(self, name: str, seconds: float = 60) -> Json:
-        wait_for(lambda: self.is_ready(name), f"Ready {name}: {self.get(names.KIND, name)}", seconds)
+        wait_for(lambda: self.is_ready(name), f"Ready {name}", seconds, lambda: self.get(names.KIND, name))
         found = self.get(names.KIND, name)
         assert found is not None
         return found

@@ -1,0 +1,73 @@
+"""The operator's writes as the API server's audit log has them: exact, whatever the operator believes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+WRITING = frozenset({"create", "update", "patch", "delete", "deletecollection"})
+STATUS = "falconnvfp4deployments/status"
+# Written after a resource is Ready: what has served, and that it is so.
+AFTERWARDS = ("controllerrevisions", "events")
+SHARED = "configmaps"
+
+
+class AuditLog:
+    """What one user did."""
+
+    def __init__(self, user: str) -> None:
+        self._path = Path(
+            os.environ.get("FALCON_TESTBED_AUDIT_LOG") or Path(os.environ["KUBECONFIG"]).parent / "log/audit.log"
+        )
+        self._user = user
+        self._offset = self._path.stat().st_size
+        self._entries: list[dict[str, Any]] = []
+
+    def writes(self) -> list[dict[str, Any]]:
+        """All writes so far."""
+        with self._path.open("rb") as file:
+            if self._path.stat().st_size < self._offset:
+                self._offset = 0  # a new file
+            file.seek(self._offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                self._offset += len(line)
+                if self._user.encode() in line:
+                    self._take(json.loads(line))
+        return self._entries
+
+    def _take(self, entry: dict[str, Any]) -> None:
+        if entry["user"]["username"] == self._user and entry["verb"] in WRITING:
+            self._entries.append(entry)
+
+
+def resource_of(entry: dict[str, Any]) -> str:
+    """The kind of a write, with its subresource."""
+    reference = entry["objectRef"]
+    return "/".join(part for part in (reference["resource"], reference.get("subresource")) if part)
+
+
+def by_kind(entries: list[dict[str, Any]]) -> dict[str, int]:
+    """How many writes of each kind."""
+    return dict(Counter(map(resource_of, entries)).most_common())
+
+
+def until_ready(entries: list[dict[str, Any]], names: list[str]) -> dict[str, int]:
+    """How many writes each resource took up to its last status, which is the one that says Ready."""
+    return {name: len(list(_before_last_status(entries, name))) for name in names}
+
+
+def _before_last_status(entries: list[dict[str, Any]], name: str) -> Iterator[dict[str, Any]]:
+    mine = [e for e in entries if _belongs(e, name) and resource_of(e) not in (SHARED, *AFTERWARDS)]
+    statuses = [e["stageTimestamp"] for e in mine if resource_of(e) == STATUS]
+    last = max(statuses, default="")
+    return (e for e in mine if e["stageTimestamp"] <= last)
+
+
+def _belongs(entry: dict[str, Any], name: str) -> bool:
+    return entry["objectRef"].get("name") in (name, f"{name}-engines")
