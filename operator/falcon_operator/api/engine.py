@@ -42,12 +42,15 @@ class CudaGraphMode(StrEnum):
     FULL_AND_PIECEWISE = "FULL_AND_PIECEWISE"
 
 
-# Flags that the operator sets itself, that open the server, or that load code. Underscores count as dashes, as in vLLM.
+# Flags that the operator sets itself, that open the server, that load code, or that
+# read any other flag from a file. Underscores count as dashes, as in vLLM.
 DENIED_FLAGS = (
     "model",
     "served-model-name",
     "host",
     "port",
+    "uds",
+    "config",
     "api-key",
     "middleware",
     "tool-parser-plugin",
