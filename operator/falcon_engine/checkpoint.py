@@ -30,7 +30,6 @@ ROOTS = (
     "/app",
     "/data",
     "/vllm-workspace",
-    "/root/.cache/huggingface/hub",
 )
 # models--owner--name/snapshots/revision below a Hugging Face cache is three levels down.
 MAX_DEPTH = 4

@@ -33,6 +33,7 @@ class Buildah:
         """Remove what an interrupted build left behind."""
         shutil.rmtree(self._temporary, ignore_errors=True)
         self._temporary.mkdir(parents=True)
+        self._run("rm", "--all")
 
     def has(self, image: str) -> bool:
         """Say whether the store holds the image."""
@@ -43,8 +44,8 @@ class Buildah:
         options = [f"--build-arg={name}={value}" for name, value in arguments.items()]
         text = dockerfile.read_text()
         index = next((os.environ[name] for name in _INDEX_VARIABLES if os.environ.get(name)), "")
-        if index and "ARG PIP_INDEX_URL" in text:
-            options.append(f"--build-arg=PIP_INDEX_URL={index}")
+        if index and "ARG INDEX_URL" in text:
+            options.append(f"--build-arg=INDEX_URL={index}")
         bundle = next((path for name in _CERTIFICATE_VARIABLES if (path := os.environ.get(name))), _CERTIFICATES)
         if Path(bundle).is_file():
             options.append(f"--volume={bundle}:{_CERTIFICATES}:ro")
