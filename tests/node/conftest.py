@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import yaml
 from tests.node import chart
-from tests.node.harness import ROOT, Kubectl, Resource
+from tests.node.harness import ROOT, Kubectl, Resource, wait_for
 
 
 @pytest.fixture
@@ -22,7 +22,10 @@ def kubectl(request: pytest.FixtureRequest) -> Iterator[Kubectl]:
         }
     )
     yield kubectl
-    kubectl.run("delete", "namespace", name, "--wait=true", "--timeout=120s")
+    kubectl.run("delete", "fnd", "--all", "--wait=true", "--timeout=30s")
+    wait_for(lambda: not kubectl.list("pods"), 120, "end of the engines after their resource was deleted")
+    # The namespace controller looks again only after half a pod's grace period: nobody needs to wait for that.
+    kubectl.run("delete", "namespace", name, "--wait=false")
 
 
 @pytest.fixture(scope="session")
