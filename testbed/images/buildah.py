@@ -19,7 +19,7 @@ from . import archive
 # Where builds in the image look for certificates, and what in the environment may name the machine's own bundle.
 _CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 _CERTIFICATE_VARIABLES = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-_INDEX_VARIABLES = ("PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL")
+_INDEX_VARIABLES = ("PIP_INDEX_URL", "UV_DEFAULT_INDEX")
 
 
 class Buildah:
@@ -43,9 +43,8 @@ class Buildah:
         """Build a Dockerfile, showing what the build says."""
         options = [f"--build-arg={name}={value}" for name, value in arguments.items()]
         text = dockerfile.read_text()
-        index = next((os.environ[name] for name in _INDEX_VARIABLES if os.environ.get(name)), "")
-        if index and "ARG INDEX_URL" in text:
-            options.append(f"--build-arg=INDEX_URL={index}")
+        given = [name for name in _INDEX_VARIABLES if os.environ.get(name) and f"ARG {name}\n" in text]
+        options += [f"--build-arg={name}={os.environ[name]}" for name in given]
         bundle = next((path for name in _CERTIFICATE_VARIABLES if (path := os.environ.get(name))), _CERTIFICATES)
         if Path(bundle).is_file():
             options.append(f"--volume={bundle}:{_CERTIFICATES}:ro")
