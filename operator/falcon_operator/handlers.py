@@ -13,7 +13,7 @@ from falcon_operator.kube.connection import Connection
 from falcon_operator.kube.resources import WATCHED, Resource
 from falcon_operator.runtime.intake import Intake
 
-NETWORK_BACKOFF_SECONDS = 30.0
+NETWORK_BACKOFF_SECONDS = 15.0
 
 
 def registry_for(intake: Intake, connection: Connection) -> kopf.OperatorRegistry:

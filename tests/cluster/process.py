@@ -70,7 +70,7 @@ class OperatorProcess:
         wait_for(ready, "ready operator", READY_SECONDS)
         return self
 
-    def metric(self, name: str, **labels: str) -> float:
+    def metric(self, name: str, /, **labels: str) -> float:
         """The sum of all samples of a metric with these labels."""
         answer = self.answer("/metrics")
         assert answer is not None
