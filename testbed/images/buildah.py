@@ -19,6 +19,8 @@ from . import archive
 # Where builds in the image look for certificates, and what in the environment may name the machine's own bundle.
 _CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 _CERTIFICATE_VARIABLES = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+# Lines of a build that tell how far it is; the others matter only if it fails.
+_PROGRESS = ("STEP ", "Downloading ", "Prepared ", "Installed ", "Bytecode ", "COMMIT ")
 _INDEX_VARIABLES = ("PIP_INDEX_URL", "UV_DEFAULT_INDEX")
 
 
@@ -57,7 +59,7 @@ class Buildah:
             assert process.stdout is not None
             for line in process.stdout:
                 last.append(line)
-                if "STEP " in line:
+                if any(sign in line for sign in _PROGRESS):
                     say(f"  {line.strip()[:110]}")
         if process.returncode:
             raise TestbedError(f"{dockerfile} does not build:\n{''.join(last)}")
