@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from time import perf_counter
 from typing import Any
@@ -68,21 +68,21 @@ class Reconciler:
         plan = self._plan(key, resource)
         refused, fresh = self._executor.refused(key), not self._started(key, uid)
 
-        outcomes: list[Outcome] = []
-        for body in plan.apply:
-            if body["kind"] == CONTROLLER_REVISION.kind:
-                continue
-            outcomes.append(await self._executor.apply(key, uid, body))
-            if body["kind"] == DEPLOYMENT.kind and fresh and outcomes[-1] is Outcome.WRITTEN:
-                # The rest, and even the first status, comes after other resources' Deployments.
-                self._queue.add(key, Priority.NORMAL)
-                return self._later(None)
+        # What pods need and the Deployment go side by side: a pod looks for its volumes a good while later.
+        before, after, records = _in_stages(plan.apply)
+        outcomes = list(await asyncio.gather(*(self._executor.apply(key, uid, body) for body in before)))
+        if fresh and Outcome.WRITTEN in outcomes and self._started(key, uid):
+            # The rest, and even the first status, comes after other resources' Deployments.
+            self._queue.add(key, Priority.NORMAL)
+            return self._later(None)
+        outcomes += [await self._executor.apply(key, uid, body) for body in after]
         for reference in plan.delete:
             await self._executor.delete(reference)
         if Outcome.WRITTEN in outcomes or self._executor.refused(key) != refused:
             # Decide again with what was just written or refused.
             resource = self._cache.get(FALCON, key) or resource
             plan = self._plan(key, resource)
+            records = _in_stages(plan.apply)[2]
 
         for pod_uid in plan.observe:
             pod = next((body for _, body in self._cache.children(key) if body["metadata"]["uid"] == pod_uid), None)
@@ -95,11 +95,7 @@ class Reconciler:
         for event in plan.events:
             self._events.record(resource, event)
         # The record of what has served is for a later day: it does not hold the status up.
-        outcomes += [
-            await self._executor.apply(key, uid, body)
-            for body in plan.apply
-            if body["kind"] == CONTROLLER_REVISION.kind
-        ]
+        outcomes += [await self._executor.apply(key, uid, body) for body in records]
         if Outcome.REFUSED in outcomes:
             raise Refused
         return self._later(WAIT_SECONDS if Outcome.WAITING in outcomes else plan.requeue_after)
@@ -122,6 +118,14 @@ class Reconciler:
         self._queue.forget(key)
         if uid is not None:
             self._status.forget(uid)
+
+
+def _in_stages(objects: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], ...]:
+    """Up to the Deployment, the rest, and the records of what has served."""
+    records = [body for body in objects if body["kind"] == CONTROLLER_REVISION.kind]
+    others = [body for body in objects if body["kind"] != CONTROLLER_REVISION.kind]
+    first = next((n for n, body in enumerate(others, 1) if body["kind"] == DEPLOYMENT.kind), 0)
+    return others[:first], others[first:], records
 
 
 class Refused(Exception):
