@@ -105,7 +105,7 @@ async def test_a_list_comes_in_chunks(api: Api) -> None:
         ok({"metadata": {"continue": "more"}, "items": [{"n": 1}]}),
         ok({"metadata": {}, "items": [{"n": 2}]}),
     ]
-    assert await api.client.list(POD, "ns", "a=b,c=d") == [{"n": 1}, 2]
+    assert await api.client.list(POD, "ns", "a=b,c=d") == [{"n": 1}, {"n": 2}]
     assert [query for _, _, query, _, _ in api.requests] == [
         {"limit": "500", "labelSelector": "a=b,c=d"},
         {"limit": "500", "labelSelector": "a=b,c=d", "continue": "more"},
