@@ -62,9 +62,9 @@ async def asked() -> AsyncIterator[Engine]:
 
 
 async def test_a_ready_engine_is_asked_once_for_each_start(asked: Engine) -> None:
-    for _ in range(3):
-        asked.observer.want(pod(), OWNER)
+    assert [asked.observer.want(pod(), OWNER) for _ in range(3)] == [True] * 3
     assert await asked.changed() == OWNER
+    assert not asked.observer.want(pod(), OWNER), "it has answered"
     facts = asked.observer.facts["p1"]
     assert facts.model_names == ("falcon", "lora")
     assert (facts.max_model_len, facts.version, facts.error) == (4096, "0.33.0", None)

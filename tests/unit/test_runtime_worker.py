@@ -259,13 +259,23 @@ async def test_what_the_api_server_cannot_do_now_is_tried_again(setting: Setting
 
 async def test_a_ready_pod_is_asked_when_the_decision_wants_to_know(setting: Setting) -> None:
     asked: list[str] = []
-    setting.observer.want = lambda pod, owner: asked.append(pod["metadata"]["uid"])  # type: ignore[method-assign]
+    answer = True
+
+    def want(pod: Json, owner: Key) -> bool:
+        asked.append(pod["metadata"]["uid"])
+        return answer
+
+    setting.observer.want = want  # type: ignore[assignment,method-assign]
     setting.plan = lambda _: plan(observe=("p1", "unknown"))
     setting.event(FALCON, falcon())
     pod = child("Pod", "web-1")
     setting.event(POD, {**pod, "metadata": {**pod["metadata"], "uid": "p1"}})
+    assert await setting.once() == 1, "a status that its answer would change at once is put off"
+    assert (asked, setting.api.calls) == (["p1"], [])
+    answer = False
+    setting.queue.add(KEY)
     await setting.once()
-    assert asked == ["p1"]
+    assert setting.api.calls == ["FalconNVFP4Deployment/web/status"]
     setting.observer.facts["p1"] = EngineFacts("p1", (), None, None, None)
     setting.intake.event(POD, "DELETED", setting.api.objects[POD, ("ns", "web-1")])
     assert setting.gone == ["p1"]

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import chain, repeat
+from time import monotonic
 from typing import Any
 
 import aiohttp
@@ -18,6 +19,8 @@ from falcon_operator.decide.types import EngineFacts
 TIMEOUT = aiohttp.ClientTimeout(total=5.0, sock_connect=2.0)
 BODY_BYTES = 256 * 1024
 AT_ONCE = 8
+# Most engines answer within milliseconds: not worth a status that says that they were asked.
+PATIENCE_SECONDS = 1.0
 # A Ready engine that does not answer is asked again, less and less often.
 RETRY_SECONDS = (2.0, 5.0, 15.0, 60.0, 300.0)
 
@@ -32,6 +35,8 @@ _WORDS = {
 @dataclass
 class _Asked:
     start: tuple[str, int]  # address and restarts: another value is another start of the engine
+    since: float
+    answered: bool = False
 
 
 class EngineObserver:
@@ -45,17 +50,17 @@ class EngineObserver:
         self._tasks: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(AT_ONCE)
 
-    def want(self, pod: Mapping[str, Any], owner: tuple[str, str]) -> None:
-        """Ask this pod, unless that was done since its container started."""
+    def want(self, pod: Mapping[str, Any], owner: tuple[str, str]) -> bool:
+        """Ask this pod, unless that was done since its container started; True while its answer may come any moment."""
         uid, address = pod["metadata"]["uid"], (pod.get("status") or {}).get("podIP")
         if not address:
-            return
+            return False
         start = (address, _restarts(pod))
         asked = self._asked.get(uid)
-        if asked is not None and asked.start == start:
-            return
-        self._asked[uid] = _Asked(start)
-        self._spawn(uid, owner)
+        if asked is None or asked.start != start:
+            asked = self._asked[uid] = _Asked(start, monotonic())
+            self._spawn(uid, owner)
+        return not asked.answered and monotonic() - asked.since < PATIENCE_SECONDS
 
     def forget(self, uid: str) -> None:
         """The pod is gone."""
@@ -83,6 +88,7 @@ class EngineObserver:
                 return
             async with self._slots:
                 facts = await self.read(uid, asked.start[0])
+            asked.answered = True
             if self._asked.get(uid) is not asked:
                 return  # gone, or started again meanwhile: that start has its own task
             if self.facts.get(uid) != facts:

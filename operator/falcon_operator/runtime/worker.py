@@ -16,7 +16,7 @@ from falcon_operator.kube.apply import controller_uid
 from falcon_operator.kube.errors import ApiError
 from falcon_operator.kube.events import EventRecorder
 from falcon_operator.kube.resources import CONTROLLER_REVISION, DEPLOYMENT, FALCON
-from falcon_operator.observe.engine import EngineObserver
+from falcon_operator.observe.engine import PATIENCE_SECONDS, EngineObserver
 from falcon_operator.runtime.cache import Cache, Key
 from falcon_operator.runtime.executor import Executor, Outcome
 from falcon_operator.runtime.queue import Priority, WorkQueue
@@ -84,12 +84,9 @@ class Reconciler:
             plan = self._plan(key, resource)
             records = _in_stages(plan.apply)[2]
 
-        for pod_uid in plan.observe:
-            pod = next((body for _, body in self._cache.children(key) if body["metadata"]["uid"] == pod_uid), None)
-            if pod is not None:
-                self._observer.want(pod, key)
+        asking = self._ask(key, plan.observe)
         if self._status.differs(resource, plan.status):
-            wait = await self._status.write(resource, plan.status)
+            wait = PATIENCE_SECONDS if asking else await self._status.write(resource, plan.status)
             if wait > 0:
                 return wait  # the events belong to that later status
         for event in plan.events:
@@ -99,6 +96,11 @@ class Reconciler:
         if Outcome.REFUSED in outcomes:
             raise Refused
         return self._later(WAIT_SECONDS if Outcome.WAITING in outcomes else plan.requeue_after)
+
+    def _ask(self, key: Key, pods: Sequence[str]) -> bool:
+        """Have pods asked what they serve; True where an answer may come any moment."""
+        wanted = [body for _, body in self._cache.children(key) if body["metadata"]["uid"] in pods]
+        return any([self._observer.want(pod, key) for pod in wanted])
 
     def _later(self, seconds: float | None) -> float:
         resync = self._resync * (0.9 + 0.2 * self._jitter())
