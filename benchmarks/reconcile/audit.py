@@ -6,8 +6,11 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+from falcon_operator.api.names import PLURAL
 
 WRITING = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 STATUS = "falconnvfp4deployments/status"
@@ -17,13 +20,13 @@ SHARED = "configmaps"
 
 
 class AuditLog:
-    """What one user did."""
+    """The writes in one namespace: of one user, or of everybody."""
 
-    def __init__(self, user: str) -> None:
+    def __init__(self, namespace: str, user: str | None = None) -> None:
         self._path = Path(
             os.environ.get("FALCON_TESTBED_AUDIT_LOG") or Path(os.environ["KUBECONFIG"]).parent / "log/audit.log"
         )
-        self._user = user
+        self._namespace, self._user = namespace, user
         self._offset = self._path.stat().st_size
         self._entries: list[dict[str, Any]] = []
 
@@ -37,12 +40,14 @@ class AuditLog:
                 if not line.endswith(b"\n"):
                     break
                 self._offset += len(line)
-                if self._user.encode() in line:
+                if self._namespace.encode() in line:
                     self._take(json.loads(line))
         return self._entries
 
     def _take(self, entry: dict[str, Any]) -> None:
-        if entry["user"]["username"] == self._user and entry["verb"] in WRITING:
+        if entry["verb"] not in WRITING or entry.get("objectRef", {}).get("namespace") != self._namespace:
+            return
+        if self._user in (None, entry["user"]["username"]):
             self._entries.append(entry)
 
 
@@ -60,6 +65,25 @@ def by_kind(entries: list[dict[str, Any]]) -> dict[str, int]:
 def until_ready(entries: list[dict[str, Any]], names: list[str]) -> dict[str, int]:
     """How many writes each resource took up to its last status, which is the one that says Ready."""
     return {name: len(list(_before_last_status(entries, name))) for name in names}
+
+
+def latencies(entries: list[dict[str, Any]], everybodys: list[dict[str, Any]]) -> dict[str, float]:
+    """Milliseconds from each resource's arrival to its Deployment's first write, on the API server's clock."""
+    applied = {
+        entry["objectRef"]["name"]: _time(entry["requestReceivedTimestamp"])
+        for entry in everybodys
+        if entry["verb"] == "create" and resource_of(entry) == PLURAL
+    }
+    found: dict[str, float] = {}
+    for entry in entries:
+        name = entry["objectRef"].get("name", "")
+        if resource_of(entry) == "deployments" and name in applied and name not in found:
+            found[name] = (_time(entry["stageTimestamp"]) - applied[name]) * 1000
+    return found
+
+
+def _time(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
 
 
 def _before_last_status(entries: list[dict[str, Any]], name: str) -> Iterator[dict[str, Any]]:

@@ -30,6 +30,7 @@ def lines(n: Numbers) -> list[Line]:
     return [
         Line("one resource: applied to Deployment created, p50", single["deployment_ms"]["p50"], None, "ms"),
         Line("one resource: applied to Deployment created, p99", single["deployment_ms"]["p99"], 100, "ms"),
+        Line("the same as the benchmark's own watch sees it, p99", single["deployment_seen_ms"]["p99"], None, "ms"),
         Line("one resource: writes until Ready, most", single["writes_until_ready_max"], 5, ""),
         Line(f"{count} at once: raw writer, last object", raw["object"], None, "s"),
         Line(f"{count} at once: last Deployment", burst["last_deployment_s"], None, "s"),

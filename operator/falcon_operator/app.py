@@ -33,6 +33,8 @@ from falcon_operator.telemetry.server import measure_lag, serving
 # A pass over one resource takes milliseconds, a failing API server seconds. Minutes mean that a worker hangs.
 HUNG_SECONDS = 600.0
 STOP_SECONDS = 5.0
+# Python's collector runs after so many new objects; its default of 700 is a request's worth.
+COLLECT = (10_000, 10, 10)
 
 log = logging.getLogger(__name__)
 
@@ -85,9 +87,6 @@ class Operator:
             if await self._together({"stop": _until(stop), "sync": self.sweeper.sync()}) == "stop":
                 return
             log.info("synced: %d resources", len(self.cache.keys(FALCON)))
-            # What is there now stays: the collector need not look at it again.
-            gc.collect()
-            gc.freeze()
             ended = await self._together(
                 {
                     "stop": _stopped(stop, watching),
@@ -150,6 +149,10 @@ async def _stopped(stop: asyncio.Event, watching: asyncio.Event) -> None:
     # kopf takes the signals over when it starts, and would then wait for our tasks to end by themselves.
     await watching.wait()
     _on_signals(stop)
+    # What is there now stays: the collector need not look at it again, and a full collection would take 50 ms.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECT)
     await stop.wait()
 
 
