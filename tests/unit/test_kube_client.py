@@ -73,11 +73,11 @@ def status(code: int, reason: str = "Some", message: str = "said", **headers: st
 
 async def test_an_apply_says_who_and_what(api: Api) -> None:
     api.answers = [ok({"metadata": {"uid": "u"}})]
-    answer = await api.client.apply(SERVICE, SERVICE_BODY, "falcon-operator", force=True, strict=True)
+    answer = await api.client.apply(SERVICE, SERVICE_BODY, "falcon-operator", force=True)
     assert answer == {"metadata": {"uid": "u"}}
     method, path, query, body, content_type = api.requests[0]
     assert (method, path) == ("PATCH", "/api/v1/namespaces/ns/services/web")
-    assert query == {"fieldManager": "falcon-operator", "force": "true", "fieldValidation": "Strict"}
+    assert query == {"fieldManager": "falcon-operator", "force": "true"}
     assert json.loads(body) == SERVICE_BODY
     assert content_type == "application/apply-patch+yaml"
     assert api.authorization == "Bearer t1"

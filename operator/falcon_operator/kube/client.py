@@ -66,15 +66,12 @@ class KubeClient:
         *,
         force: bool = False,
         subresource: str | None = None,
-        strict: bool = False,
     ) -> Object:
         """Server-side apply; the answer is the object as it is afterwards."""
         metadata = body["metadata"]
         query = f"?fieldManager={quote(manager)}"
         if force:
             query += "&force=true"
-        if strict:
-            query += "&fieldValidation=Strict"
         path = resource.path(metadata["namespace"], metadata["name"], subresource) + query
         return await self._request("PATCH", path, body, "application/apply-patch+yaml")
 

@@ -44,7 +44,7 @@ class Connection:
         """After a 401: read the token at the next request."""
         self._token_until = 0.0
 
-    def session(self, middleware: aiohttp.ClientMiddlewareType | None = None) -> aiohttp.ClientSession:
+    def session(self) -> aiohttp.ClientSession:
         """A new HTTP session to the API server."""
         connector = aiohttp.TCPConnector(limit=0, ssl=self.tls if self.tls is not None else True)
 
@@ -60,7 +60,7 @@ class Connection:
         return aiohttp.ClientSession(
             connector=connector,
             headers={"User-Agent": USER_AGENT},
-            middlewares=(authenticate,) if middleware is None else (middleware, authenticate),
+            middlewares=(authenticate,),
             read_bufsize=2**20,
         )
 
