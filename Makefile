@@ -21,9 +21,10 @@ lint: .venv/ready ## what needs no cluster: ruff, mypy, import-linter, generated
 	$(RUN)/mypy
 	$(RUN)/lint-imports
 
-crds: .venv/ready ## write the CRD to crds/ and to the chart
+crds: .venv/ready ## write what is generated from the models: crds/, the chart's copy, docs/fields.md
 	$(RUN)/falcon-operator crds --out crds
 	$(RUN)/falcon-operator crds --chart --out charts/falcon-operator/templates/crds
+	$(RUN)/python docs/fields.py
 
 bench-reconcile: .venv/ready ## latency, writes and memory of the operator on the real API server
 	@benchmarks/run reconcile

@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from falcon_operator import __version__
+from falcon_operator.api import names
 from falcon_operator.api.config import OperatorConfig
 from falcon_operator.kube.client import KubeClient
 from falcon_operator.kube.connection import Connection, connect
@@ -110,6 +111,7 @@ class Operator:
             clusterwide=not namespaces,
             namespaces=namespaces,
             standalone=True,
+            identity=names.MANAGER_CHILDREN,  # else kopf asks for the user's name, and a pod's user may have none
             ready_flag=watching,
         )
 
