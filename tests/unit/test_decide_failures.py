@@ -349,7 +349,7 @@ def test_pods_that_may_not_be_created(message: str, reason: str, stalled: str, w
         (
             {"Deployment/demo": "Deployment demo is already there and belongs to somebody else: delete it"},
             "NameTaken",
-            ("Deployment demo", "delete it"),
+            ("Deployment demo", "Delete it"),
         ),
         (
             {"Service/demo": 'Apply failed with 1 conflict: conflict with "kubectl" using v1: .spec.selector'},

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from falcon_operator.api.reasons import Reason
 
 _TAKEN_WORDS = ("conflict", "already exists", "belongs to", "not controlled by")
+# How the API server names who else manages fields of an object.
+_MANAGERS = re.compile(r'conflicts? with ("[^"]+")')
 # Without one of these nothing serves, or nobody reaches what serves.
 _NEEDED = ("ConfigMap", "Deployment", "Service")
 
@@ -30,8 +33,10 @@ def first(refused: Mapping[str, str]) -> ChildRefused | None:
     words = " ".join(refused[key].split()).rstrip(".")[:1000]
     needed = kind in _NEEDED
     if any(word in words.lower() for word in _TAKEN_WORDS):
-        said = words if words.startswith(kind) else f"{kind} {name} is there and is not this resource's: {words}"
-        return ChildRefused(Reason.NAME_TAKEN, f"{said}.", needed)
+        managers = ", ".join(sorted(set(_MANAGERS.findall(words))))
+        whose = f", managed by {managers}," if managers else ""
+        said = f"{kind} {name} is there already{whose} and does not belong to this resource; it is left as it is."
+        return ChildRefused(Reason.NAME_TAKEN, f"{said} Delete it, or give this resource another name.", needed)
     if "exceeded quota" in words:
         hint = "Raise the namespace's ResourceQuota."
     elif "forbidden" in words.lower():
