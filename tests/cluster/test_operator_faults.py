@@ -1,16 +1,14 @@
-"""An API server that goes away, a watch that breaks, an operator that dies between two writes."""
+"""An API server that refuses, a watch that breaks, an operator that dies between two writes."""
 
 import json
 import os
 import signal
-import subprocess
-import time
 from functools import partial
 from typing import Any
 
 import pytest
 from tests.cluster.apiproxy import ApiProxy
-from tests.cluster.conftest import ROOT, Start
+from tests.cluster.conftest import Start
 from tests.cluster.world import Json, World, wait_for
 
 from falcon_operator.api import names
@@ -165,28 +163,3 @@ def test_an_operator_that_starts_before_the_api_server_waits_for_it(
     proxy.refusal = lambda _method, _path: None
     operator.wait_ready()
     world.wait_ready("web")
-
-
-def component(action: str, name: str) -> None:
-    subprocess.run([str(ROOT / "testbed/component"), action, name], check=True, capture_output=True, text=True)
-
-
-def test_an_outage_of_the_api_server_touches_no_pod_and_ends_without_help(world: World, start: Start) -> None:
-    operator = start()
-    world.resource("web")
-    world.settled("web")
-    pods = {pod["metadata"]["uid"] for pod in world.all("Pod")}
-    component("stop", "kube-apiserver")
-    try:
-        end = time.monotonic() + 15
-        wait_for(lambda: time.monotonic() > end or operator.exit_code is not None, "end of the outage")
-        assert operator.exit_code is None, operator.tail()
-    finally:
-        component("start", "kube-apiserver")
-        # kwok plays no new pods for minutes after it has lost the API server.
-        component("stop", "kwok")
-        component("start", "kwok")
-    world.resource("web", {"replicas": 2})
-    ready = world.wait_ready("web", 120)
-    assert ready["status"]["readyReplicas"] == 2
-    assert pods <= {pod["metadata"]["uid"] for pod in world.all("Pod")}
