@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from testbed.lab.layout import Layout
+from testbed.lab.lock import alone
 from testbed.lab.progress import say, step
 
 from . import archive, debian
@@ -91,7 +90,7 @@ class Builder:
         """Return the archives of these images in the order in which a node has to import them."""
         wanted = dict.fromkeys(part for name in names for part in (IMAGES[name].below, name) if part)
         self._archives.mkdir(parents=True, exist_ok=True)
-        with self._alone():
+        with alone(self._archives / ".lock", "another build of images"):
             self._buildah.clean()
             for name in wanted:
                 self._make_archive(IMAGES[name])
@@ -149,13 +148,3 @@ class Builder:
             shutil.rmtree(context)
         self._buildah.remove_others(repository, stored)
         return stored
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        with (self._archives / ".lock").open("w") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                say("waiting for another build of images")
-                fcntl.flock(handle, fcntl.LOCK_EX)
-            yield

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from . import down as down_command
@@ -17,32 +15,20 @@ from .components import NAMES, Components
 from .gobuild import GROUPS, NODE_GROUPS, Builder
 from .kubectl import Kubectl
 from .layout import Layout, layout
+from .lock import alone
 from .node import Node
 from .progress import TestbedError, say
 
 
-@contextmanager
-def _alone(place: Layout) -> Iterator[None]:
-    """Let one command at a time change a testbed."""
-    place.state.mkdir(parents=True, exist_ok=True)
-    with (place.state / "lock").open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("waiting for another testbed command to end")
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-
-
 def _up(place: Layout, arguments: Sequence[str]) -> None:
     options = up_command.parser().parse_args(arguments)
-    with _alone(place):
+    with alone(place.state / "lock", "another testbed command"):
         up_command.up(place, options)
 
 
 def _down(place: Layout, arguments: Sequence[str]) -> None:
     options = down_command.parser().parse_args(arguments)
-    with _alone(place):
+    with alone(place.state / "lock", "another testbed command"):
         down_command.down(place, options)
 
 
