@@ -10,6 +10,7 @@ VARIABLE = "FALCON_INTENT"
 DEVICES = ("cuda", "cpu")
 SOURCE_KINDS = ("baked", "volume", "oci", "huggingFace")
 CHECKPOINT_MODES = ("Repair", "Check", "AsIs")
+FITS = ("Clamp", "Refuse")
 
 
 class IntentError(ValueError):
@@ -38,6 +39,7 @@ class Intent:
     checkpoint: str
     max_model_len: int
     max_num_seqs: int
+    fit: str
     gpu_memory_utilization: float
     kv_cache_dtype: str
     prefix_caching: bool
@@ -46,7 +48,9 @@ class Intent:
     tool_call_parser: str | None
     queue_requests: int | None
     queue_tokens: int | None
+    gpu_resource: str | None
     tensor_parallel_size: int
+    canary: bool
     drain_timeout_seconds: int
     extra_args: tuple[str, ...]
 
@@ -98,6 +102,7 @@ _INTENT: dict[str, Any] = {
     "checkpoint": _STRING,
     "max_model_len": _INTEGER,
     "max_num_seqs": _INTEGER,
+    "fit": _STRING,
     "gpu_memory_utilization": _NUMBER,
     "kv_cache_dtype": _STRING,
     "prefix_caching": _BOOLEAN,
@@ -106,7 +111,9 @@ _INTENT: dict[str, Any] = {
     "tool_call_parser": _STRING_OR_NULL,
     "queue_requests": _INTEGER_OR_NULL,
     "queue_tokens": _INTEGER_OR_NULL,
+    "gpu_resource": _STRING_OR_NULL,
     "tensor_parallel_size": _INTEGER,
+    "canary": _BOOLEAN,
     "drain_timeout_seconds": _INTEGER,
     "extra_args": _STRINGS,
 }
@@ -138,6 +145,7 @@ def _check_values(intent: Intent) -> None:
         ("device", intent.device, DEVICES),
         ("source.kind", intent.source.kind, SOURCE_KINDS),
         ("checkpoint", intent.checkpoint, CHECKPOINT_MODES),
+        ("fit", intent.fit, FITS),
     ):
         if value not in allowed:
             raise IntentError(f"intent.{key} must be one of {', '.join(allowed)}, not {_shown(value)}")

@@ -30,6 +30,7 @@ def intent(**changes: Any) -> Intent:
         "checkpoint": "Repair",
         "max_model_len": 65536,
         "max_num_seqs": 256,
+        "fit": "Clamp",
         "gpu_memory_utilization": 0.88,
         "kv_cache_dtype": "fp8",
         "prefix_caching": True,
@@ -38,7 +39,9 @@ def intent(**changes: Any) -> Intent:
         "tool_call_parser": None,
         "queue_requests": None,
         "queue_tokens": None,
+        "gpu_resource": None,
         "tensor_parallel_size": 1,
+        "canary": True,
         "drain_timeout_seconds": 300,
         "extra_args": (),
     }

@@ -27,6 +27,7 @@ def intent(spec: Spec, image: str) -> Intent:
         checkpoint=spec.model.checkpoint.value,
         max_model_len=engine.max_model_len,
         max_num_seqs=engine.max_num_seqs,
+        fit=spec.fit.value,
         gpu_memory_utilization=engine.gpu_memory_utilization,
         kv_cache_dtype=engine.kv_cache_dtype.value,
         prefix_caching=engine.prefix_caching,
@@ -35,7 +36,9 @@ def intent(spec: Spec, image: str) -> Intent:
         tool_call_parser=engine.tool_call_parser,
         queue_requests=engine.queue_limit.requests if engine.queue_limit else None,
         queue_tokens=engine.queue_limit.tokens if engine.queue_limit else None,
+        gpu_resource=spec.gpu.effective_resource_name if spec.effective_gpu_count else None,
         tensor_parallel_size=spec.effective_gpu_count or 1,
+        canary=spec.startup.canary,
         drain_timeout_seconds=spec.rollout.drain_timeout_seconds,
         extra_args=engine.extra_args,
     )
