@@ -45,7 +45,7 @@ def notes(intent: Intent, profile: Profile) -> list[str]:
     if intent.device == "cpu":
         if intent.kv_cache_dtype != "auto":
             said.append(f"kvCacheDtype {intent.kv_cache_dtype} becomes auto: not every CPU has the kernels for it")
-        if intent.prefix_caching and not profile.facts["cpuPrefixCaching"]["value"]:
+        if intent.prefix_caching and not profile.fact("cpuPrefixCaching"):
             said.append(f"prefixCaching is off on CPU: {profile.facts['cpuPrefixCaching']['source']}")
         if not _given(intent, "--kv-cache-memory-bytes"):
             said.append(f"the cache takes {CPU_CACHE_BYTES >> 20} MiB; extraArgs --kv-cache-memory-bytes changes that")
@@ -60,7 +60,7 @@ def _cuda(intent: Intent, profile: Profile, nvfp4: bool) -> list[str]:
     args = ["--gpu-memory-utilization", f"{intent.gpu_memory_utilization:g}"]
     args += ["--kv-cache-dtype", intent.kv_cache_dtype]
     args += ["--enable-prefix-caching" if intent.prefix_caching else "--no-enable-prefix-caching"]
-    quantization = profile.facts["nvfp4Quantization"]["value"]
+    quantization = profile.fact("nvfp4Quantization")
     if quantization and nvfp4 and not _given(intent, "--quantization", "-q"):
         args += ["--quantization", quantization]
     if intent.cuda_graph_mode == "NONE":
@@ -74,7 +74,7 @@ def _cuda(intent: Intent, profile: Profile, nvfp4: bool) -> list[str]:
 
 
 def _cpu(intent: Intent, profile: Profile) -> list[str]:
-    caching = intent.prefix_caching and profile.facts["cpuPrefixCaching"]["value"]
+    caching = intent.prefix_caching and profile.fact("cpuPrefixCaching")
     args = ["--kv-cache-dtype", "auto", "--enforce-eager"]
     args += ["--enable-prefix-caching" if caching else "--no-enable-prefix-caching"]
     if not _given(intent, "--kv-cache-memory-bytes"):

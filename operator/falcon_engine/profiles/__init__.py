@@ -7,6 +7,9 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from falcon_engine.profiles import remarks, schema
+from falcon_engine.profiles.schema import ProfileError
+
 # The files beside this one, oldest first.
 VERSIONS = ("0.13", "0.26", "0.32", "0.33")
 
@@ -16,11 +19,12 @@ class Flag:
     """One flag of `vllm serve`.
 
     `kind`: `value` takes one value, `values` one or more, `optional` none or one, `flag` none, `switch` none and has a
-    `--no-` form.
+    `--no-` form. `type` is the value's where it is no text: `int`, `float` or `json`.
     """
 
     name: str
     kind: str
+    type: str | None = None
     choices: tuple[Any, ...] = ()
     default: Any = None
     also: tuple[str, ...] = ()
@@ -28,8 +32,12 @@ class Flag:
 
 @dataclass(frozen=True)
 class Profile:
-    """What is known of one vLLM version."""
+    """What is known of one vLLM version.
 
+    `facts` are as in the file, `{"value": ..., "source": "..."}` by name; `fact` gives a value.
+    """
+
+    file: str
     version: str
     flags_complete: bool
     flags_source: str
@@ -40,6 +48,22 @@ class Profile:
     def has(self, name: str) -> bool:
         """Whether this version has the flag of that name."""
         return name in self.flags
+
+    def fact(self, name: str) -> Any:
+        """The value of a fact. Raises `ProfileError` where the file does not have it."""
+        if name not in self.facts:
+            raise ProfileError(f"{self.file}: there is no fact {name}; known are {', '.join(self.facts)}")
+        return self.facts[name]["value"]
+
+    def remarks(self, capability: str | None, version: str | None = None) -> list[str]:
+        """Sentences on what this version is known to do badly on a GPU, and on its published vulnerabilities.
+
+        `capability` is the GPU's, such as `9.0`; None where it is not known: what concerns some GPUs then says which.
+        `version` is the engine's own where it is known: what it has fixed is left out. Raises `ValueError` where
+        `capability` is no capability.
+        """
+        facts = {name: self.facts[name]["value"] if name in self.facts else [] for name in ("knownBad", "advisories")}
+        return remarks.sentences(facts["knownBad"], facts["advisories"], capability, version or self.version)
 
     def names(self) -> list[str]:
         """Every spelling that the version documents, aliases and `--no-` forms included."""
@@ -75,19 +99,43 @@ def select(version: str | None) -> tuple[Profile, bool]:
 
 @functools.cache
 def load(name: str) -> Profile:
-    """The profile of one file."""
-    data = pkgutil.get_data(__name__, f"{name}.json")  # also out of a zip
+    """The profile of one file. Raises `ProfileError` where the file is not as it must be."""
+    file = f"{name}.json"
+    try:
+        data = pkgutil.get_data(__name__, file)  # also out of a zip
+    except OSError:
+        data = None
     if data is None:
-        raise FileNotFoundError(f"no profile {name}")
-    raw = json.loads(data)
-    flags = {
-        flag: Flag(flag, f["kind"], tuple(f.get("choices", ())), f.get("default"), tuple(f.get("also", ())))
-        for flag, f in raw["flags"].items()
-    }
+        raise ProfileError(f"{file}: there is no such profile; known are {', '.join(VERSIONS)}")
+    return read(file, data)
+
+
+def read(file: str, data: bytes) -> Profile:
+    """A profile of a file's bytes. Raises `ProfileError` with the file's name, the key and what is known."""
+    try:
+        raw = json.loads(data, object_pairs_hook=_once)
+    except ValueError as error:
+        raise ProfileError(f"{file}: {error}") from None
+    schema.check(file, raw)
+    flags = {flag: _flag(flag, content) for flag, content in raw["flags"].items()}
     spellings: dict[str, Flag] = {}
     for flag in flags.values():
         for spelling in (flag.name, *flag.also):
             spellings[spelling] = flag
             if flag.kind == "switch" and spelling.startswith("--"):
                 spellings["--no-" + spelling[2:]] = flag
-    return Profile(raw["version"], raw["flagsComplete"], raw["flagsSource"], raw["facts"], flags, spellings)
+    return Profile(file, raw["version"], raw["flagsComplete"], raw["flagsSource"], raw["facts"], flags, spellings)
+
+
+def _flag(name: str, content: dict[str, Any]) -> Flag:
+    choices, also = tuple(content.get("choices", ())), tuple(content.get("also", ()))
+    return Flag(name, content["kind"], content.get("type"), choices, content.get("default"), also)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON whose keys stand in it once: of two, one would be dropped in silence."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(n for n in names if names.count(n) > 1)} stands in one object twice")
+    return content
