@@ -24,6 +24,7 @@ from falcon_operator.observe.engine import EngineObserver
 from falcon_operator.runtime.cache import Cache
 from falcon_operator.runtime.executor import Executor
 from falcon_operator.runtime.intake import Intake
+from falcon_operator.runtime.nodes import Nodes
 from falcon_operator.runtime.queue import WorkQueue
 from falcon_operator.runtime.status import StatusWriter
 from falcon_operator.runtime.sweep import Sweeper
@@ -60,7 +61,10 @@ class Operator:
             every_seconds=config.sweep_seconds,
             launcher=renderer.launcher.name,
         )
-        self.intake = Intake(self.cache, self.queue, pod_gone=self.observer.forget, relisted=self.sweeper.relisted)
+        nodes = Nodes(self.cache, self.queue)
+        self.intake = Intake(
+            self.cache, self.queue, nodes, pod_gone=self.observer.forget, relisted=self.sweeper.relisted
+        )
         self.sweeper.feed(self.intake)
         reconciler = Reconciler(
             self.cache,
@@ -69,6 +73,7 @@ class Operator:
             StatusWriter(self.client, self.cache, self.metrics),
             self.events,
             self.observer,
+            nodes,
             renderer,
             resync_seconds=config.resync_seconds,
         )
@@ -106,7 +111,7 @@ class Operator:
         kopf, handlers = _kopf()
         namespaces = self._config.watch_namespaces
         await kopf.operator(
-            registry=handlers.registry_for(self.intake, self._connection),
+            registry=handlers.registry_for(self.intake, self._connection, self.cache.refused),
             settings=handlers.settings_for(),
             clusterwide=not namespaces,
             namespaces=namespaces,

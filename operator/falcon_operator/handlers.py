@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import kopf
@@ -16,8 +16,8 @@ from falcon_operator.runtime.intake import Intake
 NETWORK_BACKOFF_SECONDS = 15.0
 
 
-def registry_for(intake: Intake, connection: Connection) -> kopf.OperatorRegistry:
-    """The handlers: one login, and one for the events of each watched kind."""
+def registry_for(intake: Intake, connection: Connection, refused: Collection[Resource] = ()) -> kopf.OperatorRegistry:
+    """The handlers: one login, and one for the events of each kind that is watched and may be."""
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry, id="login", errors=kopf.ErrorsMode.TEMPORARY, backoff=1.0)
@@ -25,7 +25,7 @@ def registry_for(intake: Intake, connection: Connection) -> kopf.OperatorRegistr
         # The session reads the token again by itself, so that these credentials do not expire.
         return kopf.AiohttpSession(server=connection.server, aiohttp_session=connection.session())
 
-    for resource in WATCHED:
+    for resource in WATCHED.keys() - set(refused):
         _watch(registry, resource, intake)
     return registry
 
@@ -46,7 +46,7 @@ def settings_for() -> kopf.OperatorSettings:
     settings.networking.request_timeout = 30.0
     settings.networking.connect_timeout = 10.0
     settings.networking.error_backoffs = _ForEver()
-    settings.watching.chunk_size = 500
+    settings.watching.chunk_size = 100  # as objects in memory, nodes are large
     settings.watching.connect_timeout = 10.0
     settings.watching.server_timeout = 300 + random.randrange(60)  # not all watches at once
     settings.watching.client_timeout = 390.0

@@ -16,6 +16,7 @@ from falcon_operator.observe.engine import EngineObserver
 from falcon_operator.runtime.cache import Cache, Key
 from falcon_operator.runtime.executor import Executor
 from falcon_operator.runtime.intake import Intake
+from falcon_operator.runtime.nodes import Nodes
 from falcon_operator.runtime.queue import WorkQueue
 from falcon_operator.runtime.status import StatusWriter
 from falcon_operator.runtime.sweep import Sweeper
@@ -52,8 +53,11 @@ class FakeApi:
         live = self.objects.get((resource, KEY), {}) if options.get("subresource") else {}
         return self.put(resource, {**live, **body, "metadata": {**live.get("metadata", {}), **body["metadata"]}})
 
-    async def list(self, resource: Resource, namespace: str | None, selector: str | None) -> Any:
+    async def list(self, resource: Resource, namespace: str | None, selector: str | None, keep: Any) -> Any:
         self.calls.append(f"list {resource.kind}")
+        problem = self.refuse(f"list {resource.kind}")
+        if problem is not None:
+            raise problem
         return [body for (kind, _), body in self.objects.items() if kind == resource]
 
     async def delete(self, resource: Resource, namespace: str, name: str, uid: str) -> None:
@@ -92,6 +96,7 @@ class Setting:
         self.events = EventRecorder(client, "test")
         self.observer = EngineObserver(self.queue.add)
         self.executor = Executor(client, self.cache, metrics)
+        self.nodes = Nodes(self.cache, self.queue, gather_seconds=0.01)
         self.seen: list[Snapshot] = []
         self.plan: Callable[[Snapshot], Plan] = lambda _: plan()
         self.reconciler = Reconciler(
@@ -101,6 +106,7 @@ class Setting:
             StatusWriter(client, self.cache, metrics),
             self.events,
             self.observer,
+            self.nodes,
             Renderer(OperatorConfig(), Launcher("falcon-launcher-1", b"")),
             resync_seconds=600,
             decision=self._decide,
@@ -111,7 +117,9 @@ class Setting:
             client, self.cache, metrics, namespaces=(), every_seconds=3600, launcher="falcon-launcher-1"
         )
         self.gone: list[str] = []
-        self.intake = Intake(self.cache, self.queue, pod_gone=self.gone.append, relisted=self.sweeper.relisted)
+        self.intake = Intake(
+            self.cache, self.queue, self.nodes, pod_gone=self.gone.append, relisted=self.sweeper.relisted
+        )
         self.sweeper.feed(self.intake)
 
     def _decide(self, snapshot: Snapshot, renderer: Renderer, now: datetime) -> Plan:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from falcon_operator.decide.nodes import NodeIndex
+from falcon_operator.decide.report import CacheFigures, Report
 from falcon_operator.desired.renderer import Launcher, Renderer
 
 __all__ = ["EngineFacts", "Event", "Launcher", "ObjectRef", "Plan", "Renderer", "Snapshot"]
@@ -13,13 +15,17 @@ __all__ = ["EngineFacts", "Event", "Launcher", "ObjectRef", "Plan", "Renderer", 
 
 @dataclass(frozen=True)
 class EngineFacts:
-    """What `/v1/models` and `/version` of a Ready pod say; `error` where they could not be read."""
+    """What an engine says of itself, and its launcher of the start; `error` where a Ready engine could not be read."""
 
     pod_uid: str
     model_names: tuple[str, ...]
     max_model_len: int | None
     version: str | None
     error: str | None
+    report: Report | None = None
+    cache: CacheFigures | None = None  # as `/metrics` states it
+    restarts: int = 0  # the start of the container that all this is of
+    serving: bool = True  # False: the engine still starts, and only its launcher was asked
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,7 @@ class Snapshot:
     launchers: frozenset[str] = frozenset()
     engines: Mapping[str, EngineFacts] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
+    nodes: NodeIndex | None = None  # None where the operator may not read nodes
 
 
 @dataclass(frozen=True)

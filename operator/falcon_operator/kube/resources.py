@@ -16,6 +16,7 @@ class Resource:
     api_version: str
     kind: str
     plural: str
+    namespaced: bool = True
 
     @property
     def group(self) -> str:
@@ -30,7 +31,7 @@ class Resource:
     def path(self, namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:
         """The path below the API server's address; without a namespace, that of all namespaces."""
         parts = ["apis" if self.group else "api", self.api_version]
-        if namespace is not None:
+        if namespace is not None and self.namespaced:
             parts += ["namespaces", namespace]
         parts.append(self.plural)
         parts += [part for part in (name, subresource) if part is not None]
@@ -45,6 +46,7 @@ CONFIG_MAP = Resource("v1", "ConfigMap", "configmaps")
 POD = Resource("v1", "Pod", "pods")
 CLAIM = Resource("v1", "PersistentVolumeClaim", "persistentvolumeclaims")
 EVENT = Resource("v1", "Event", "events")
+NODE = Resource("v1", "Node", "nodes", namespaced=False)
 
 # What is watched, and with which server-side selector: of other people's objects only what carries our label.
 OURS = f"{names.LABEL_MANAGED_BY}={names.OPERATOR_NAME}"
@@ -56,7 +58,10 @@ WATCHED: Mapping[Resource, str | None] = {
     CONFIG_MAP: f"{OURS},{names.LABEL_LAUNCHER}=true",
     POD: OURS,
     CLAIM: OURS,
+    NODE: None,
 }
+# What the operator can do without: where it may not be read, that is said and everything else goes on.
+OPTIONAL: frozenset[Resource] = frozenset({NODE})
 BY_KIND: Mapping[str, Resource] = {resource.kind: resource for resource in WATCHED}
 
 

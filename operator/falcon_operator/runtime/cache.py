@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from falcon_operator.api import names
-from falcon_operator.kube.resources import CONFIG_MAP, FALCON, WATCHED, Resource
+from falcon_operator.kube.resources import CONFIG_MAP, FALCON, NODE, WATCHED, Resource
 from falcon_operator.runtime.compact import compact
 
 Key = tuple[str, str]
-"""Namespace and name."""
+"""Namespace and name; the namespace is empty for an object of the cluster."""
 
 # An object's last events can come long after its deletion (a slow answer, a watch that was behind); not an hour after.
 TOMBSTONES = 10_000
@@ -26,6 +26,7 @@ class Cache:
         self._launchers: defaultdict[str, set[str]] = defaultdict(set)
         self._tombstones: OrderedDict[str, int] = OrderedDict()  # UID -> version at its deletion
         self._synced: set[Resource] = set()
+        self._refused: set[Resource] = set()
 
     # --- reading
 
@@ -56,30 +57,32 @@ class Cache:
 
     @property
     def synced(self) -> bool:
-        """Whether every kind has been listed once."""
+        """Whether every kind has been listed once, or may not be listed."""
         return len(self._synced) == len(WATCHED)
+
+    @property
+    def refused(self) -> frozenset[Resource]:
+        """The kinds that may not be listed: nothing is known of them."""
+        return frozenset(self._refused)
 
     # --- writing
 
     def upsert(self, resource: Resource, body: Mapping[str, Any]) -> bool:
         """Take an object as an event or an answer shows it; False where that is no news."""
-        metadata = body["metadata"]
-        key = (metadata["namespace"], metadata["name"])
-        if version_of(body) <= self._tombstones.get(metadata.get("uid", ""), -1):
+        key = key_of(body)
+        if version_of(body) <= self._tombstones.get(body["metadata"].get("uid", ""), -1):
             return False
         known = self._objects[resource].get(key)
         if known is not None and version_of(known) >= version_of(body):
             return False
-        self._store(resource, key, body)
-        return True
+        return self._store(resource, key, body)
 
     def delete(self, resource: Resource, body: Mapping[str, Any]) -> bool:
         """Take an object's deletion; its name may belong to a newer object already, which stays."""
-        metadata = body["metadata"]
         self._bury(body)
-        key = (metadata["namespace"], metadata["name"])
+        key, uid = key_of(body), body["metadata"].get("uid")
         known = self._objects[resource].get(key)
-        if known is None or known["metadata"].get("uid") != metadata.get("uid") or version_of(known) > version_of(body):
+        if known is None or known["metadata"].get("uid") != uid or version_of(known) > version_of(body):
             return False
         self._drop(resource, key)
         return True
@@ -97,16 +100,16 @@ class Cache:
         news: list[dict[str, Any]] = []
         present: set[Key] = set()
         for body in listed:
-            metadata = body["metadata"]
-            key = (metadata["namespace"], metadata["name"])
+            key = key_of(body)
             present.add(key)
             known = objects.get(key)
             unmoved = known is not None and before.get(key) == version_of(known)
             if unmoved and known is not None and version_of(known) != version_of(body):
-                self._store(resource, key, body)
-            elif not self.upsert(resource, body):
-                continue
-            news.append(objects[key])
+                is_news = self._store(resource, key, body)
+            else:
+                is_news = self.upsert(resource, body)
+            if is_news:
+                news.append(objects[key])
         gone: list[dict[str, Any]] = []
         for key, version in before.items():
             known = objects.get(key)
@@ -116,17 +119,29 @@ class Cache:
             self._bury(known)
             self._drop(resource, key)
         self._synced.add(resource)
+        self._refused.discard(resource)
         return news, gone
 
-    def _store(self, resource: Resource, key: Key, body: Mapping[str, Any]) -> None:
-        if key in self._objects[resource]:
+    def refuse(self, resource: Resource) -> None:
+        """This kind may not be listed: forget what was known of it."""
+        self._objects[resource].clear()
+        self._synced.add(resource)
+        self._refused.add(resource)
+
+    def _store(self, resource: Resource, key: Key, body: Mapping[str, Any]) -> bool:
+        """Keep a body; False where all that was to be kept of it was there already, as with a node's heartbeat."""
+        known, kept = self._objects[resource].get(key), compact(resource, body)
+        if resource is NODE and known is not None and without_version(known) == without_version(kept):
+            self._objects[resource][key] = kept  # with the later version
+            return False
+        if known is not None:
             self._drop(resource, key)
-        kept = compact(resource, body)
         self._objects[resource][key] = kept
         if resource is CONFIG_MAP:
             self._launchers[key[0]].add(key[1])
         elif (owner := owner_of(resource, kept)) is not None and resource is not FALCON:
             self._children[owner].add((resource, key[1]))
+        return True
 
     def _drop(self, resource: Resource, key: Key) -> None:
         body = self._objects[resource].pop(key)
@@ -144,10 +159,21 @@ class Cache:
             self._tombstones.popitem(last=False)
 
 
+def key_of(body: Mapping[str, Any]) -> Key:
+    """Where the cache keeps an object."""
+    metadata = body["metadata"]
+    return metadata.get("namespace", ""), metadata["name"]
+
+
 def version_of(body: Mapping[str, Any]) -> int:
     """The resource version as a number: within one kind a greater one is newer."""
     value = body["metadata"].get("resourceVersion") or "0"
     return int(value) if value.isdigit() else 0
+
+
+def without_version(body: Mapping[str, Any]) -> dict[str, Any]:
+    """An object without what changes with every write to it."""
+    return {**body, "metadata": {key: value for key, value in body["metadata"].items() if key != "resourceVersion"}}
 
 
 def owner_of(resource: Resource, body: Mapping[str, Any]) -> Key | None:
@@ -155,6 +181,8 @@ def owner_of(resource: Resource, body: Mapping[str, Any]) -> Key | None:
     metadata = body["metadata"]
     if resource is FALCON:
         return metadata["namespace"], metadata["name"]
+    if not resource.namespaced:
+        return None
     labels = metadata.get("labels") or {}
     name = labels.get(names.LABEL_INSTANCE)
     if not name or labels.get(names.LABEL_MANAGED_BY) != names.OPERATOR_NAME:

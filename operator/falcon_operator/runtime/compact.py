@@ -6,17 +6,24 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from falcon_operator.kube.resources import CONFIG_MAP, POD, Resource
+from falcon_operator.kube.resources import CONFIG_MAP, NODE, POD, Resource
 
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _POD_SPEC = ("nodeName", "terminationGracePeriodSeconds", "schedulingGates")
 _POD_CONTAINER = ("name", "image", "resources")
+_NODE_METADATA = ("name", "uid", "resourceVersion")
+_NODE_SPEC = ("unschedulable", "taints")
+_NODE_RESOURCES = "nvidia.com/"
+# Says when GPU feature discovery last ran, and nothing of the node.
+_NODE_CLOCK = "nvidia.com/gfd.timestamp"
 # Long strings are seldom equal; short ones (names, types, labels) are the same in every object.
 _SHORT = 24
 
 
 def compact(resource: Resource, body: Mapping[str, Any]) -> dict[str, Any]:
     """A copy that shares its keys and short strings with all others and leaves out what only costs memory."""
+    if resource is NODE:
+        return _node(body)
     metadata = {key: value for key, value in body["metadata"].items() if key != "managedFields"}
     annotations = metadata.get("annotations")
     if annotations and _LAST_APPLIED in annotations:
@@ -33,6 +40,27 @@ def compact(resource: Resource, body: Mapping[str, Any]) -> dict[str, Any]:
             for container in spec.get("containers") or ()
         ]
     shared: dict[str, Any] = _share(kept)
+    return shared
+
+
+def _node(body: Mapping[str, Any]) -> dict[str, Any]:
+    """A node's labels, GPUs and what keeps pods off: not its heartbeats, images, addresses and annotations.
+
+    All labels, since a resource may select nodes by any of them.
+    """
+    metadata, spec = body["metadata"], body.get("spec") or {}
+    kept = {key: metadata[key] for key in _NODE_METADATA if key in metadata}
+    labels = {key: value for key, value in (metadata.get("labels") or {}).items() if key != _NODE_CLOCK}
+    allocatable = (body.get("status") or {}).get("allocatable") or {}
+    shared: dict[str, Any] = _share(
+        {
+            "apiVersion": NODE.api_version,
+            "kind": NODE.kind,
+            "metadata": {**kept, "labels": labels},
+            "spec": {key: spec[key] for key in _NODE_SPEC if key in spec},
+            "status": {"allocatable": {k: v for k, v in allocatable.items() if k.startswith(_NODE_RESOURCES)}},
+        }
+    )
     return shared
 
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from falcon_operator.kube.apply import controller_uid
-from falcon_operator.kube.resources import CONFIG_MAP, DEPLOYMENT, FALCON, POD, Resource
-from falcon_operator.runtime.cache import Cache, Key, owner_of
+from falcon_operator.kube.resources import CONFIG_MAP, DEPLOYMENT, FALCON, NODE, POD, Resource
+from falcon_operator.runtime.cache import Cache, Key, key_of, owner_of
+from falcon_operator.runtime.nodes import Nodes
 from falcon_operator.runtime.queue import Priority, WorkQueue
 
 log = logging.getLogger(__name__)
@@ -21,11 +22,12 @@ class Intake:
         self,
         cache: Cache,
         queue: WorkQueue,
+        nodes: Nodes,
         *,
         pod_gone: Callable[[str], None],
         relisted: Callable[[Resource], None],
     ) -> None:
-        self._cache, self._queue = cache, queue
+        self._cache, self._queue, self._nodes = cache, queue, nodes
         self._pod_gone, self._relisted = pod_gone, relisted
 
     def event(self, resource: Resource, kind: str | None, body: Mapping[str, Any]) -> None:
@@ -40,12 +42,18 @@ class Intake:
 
     def changed(self, resource: Resource, body: Mapping[str, Any]) -> None:
         """An object is new or another: its resource is to be looked at."""
+        if resource is NODE:
+            self._nodes.changed(self._cache.get(NODE, key_of(body)) or body)
+            return
         owner = owner_of(resource, body)
         if owner is not None and resource is not CONFIG_MAP:
             self.enqueue(owner)
 
     def gone(self, resource: Resource, body: Mapping[str, Any]) -> None:
         """An object is no longer there."""
+        if resource is NODE:
+            self._nodes.gone(body["metadata"]["name"])
+            return
         if resource is POD:
             self._pod_gone(body["metadata"]["uid"])
         if resource is CONFIG_MAP:
@@ -57,6 +65,11 @@ class Intake:
         owner = owner_of(resource, body)
         if owner is not None:
             self.enqueue(owner, even_if_gone=resource is FALCON)
+
+    def refused(self, resource: Resource) -> None:
+        """A kind may not be read."""
+        if resource is NODE:
+            self._nodes.refused()
 
     def enqueue(self, key: Key, *, even_if_gone: bool = False) -> None:
         """Queue a resource: first if its Deployment is still to be written."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from falcon_operator.api import names
+from falcon_operator.decide.nodes import NodeIndex
 from falcon_operator.decide.types import EngineFacts, Snapshot
 from falcon_operator.kube.apply import controller_uid
 from falcon_operator.kube.resources import CLAIM, CONTROLLER_REVISION, DEPLOYMENT, POD, SERVICE
@@ -18,6 +19,7 @@ def snapshot_of(
     resource: Mapping[str, Any],
     engines: Mapping[str, EngineFacts],
     refused: Mapping[str, str],
+    nodes: NodeIndex | None,
 ) -> Snapshot:
     """One resource with what belongs to this incarnation of it; remains of an earlier one are left out."""
     uid = resource["metadata"]["uid"]
@@ -54,4 +56,5 @@ def snapshot_of(
         launchers=cache.launchers(key[0]),
         engines=engines,
         refused=refused,
+        nodes=nodes,
     )

@@ -11,19 +11,23 @@ import logging
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from falcon_operator.kube.client import KubeClient
-from falcon_operator.kube.errors import ApiError, Conflict, NotFound
+from falcon_operator.kube.errors import ApiError, Conflict, Forbidden, NotFound
 from falcon_operator.kube.resources import (
     CONFIG_MAP,
     CONTROLLER_REVISION,
     DEPLOYMENT,
     FALCON,
+    NODE,
+    OPTIONAL,
     WATCHED,
     Resource,
 )
 from falcon_operator.runtime.cache import Cache
+from falcon_operator.runtime.compact import compact
 from falcon_operator.runtime.intake import Intake
 from falcon_operator.telemetry.metrics import Metrics
 
@@ -96,9 +100,16 @@ class Sweeper:
     async def sweep(self, resource: Resource) -> None:
         """List one kind and correct the cache by it."""
         before = self._cache.versions(resource)
-        listed: list[dict[str, Any]] = []
-        for namespace in self._namespaces:
-            listed += await self._client.list(resource, namespace, WATCHED[resource])
+        try:
+            listed = await self._list(resource)
+        except Forbidden as error:
+            if resource not in OPTIONAL:
+                raise
+            self._refused(resource, error)
+            return
+        if resource in self._cache.refused:
+            log.warning("%s can be read now; until the operator is started again they are listed every %.0f s and not "
+                        "watched", resource.plural, self._every)  # fmt: skip
         news, gone = self._cache.replace(resource, listed, before)
         self._metrics.swept(resource.kind, len(gone))
         for body in gone:
@@ -109,6 +120,22 @@ class Sweeper:
         for body in news:
             if self._intake is not None:
                 self._intake.changed(resource, body)
+
+    async def _list(self, resource: Resource) -> list[dict[str, Any]]:
+        namespaces = self._namespaces if resource.namespaced else (None,)
+        keep = partial(compact, NODE) if resource is NODE else _as_it_is
+        listed: list[dict[str, Any]] = []
+        for namespace in namespaces:
+            listed += await self._client.list(resource, namespace, WATCHED[resource], keep)
+        return listed
+
+    def _refused(self, resource: Resource, error: Forbidden) -> None:
+        if resource in self._cache.refused:
+            return
+        log.warning("%s cannot be read, and the operator goes on without them: %s", resource.plural, error.message)
+        self._cache.refuse(resource)
+        if self._intake is not None:
+            self._intake.refused(resource)
 
     async def collect_launchers(self) -> None:
         """Delete launcher ConfigMaps that no Deployment and no revision of their namespace refers to."""
@@ -136,6 +163,10 @@ class Sweeper:
         self._wake.clear()
         kinds, self._relisted = [kind for kind in WATCHED if kind in self._relisted], set()
         return kinds
+
+
+def _as_it_is(body: dict[str, Any]) -> dict[str, Any]:
+    return body
 
 
 def config_maps_of(value: Any) -> Iterator[str]:

@@ -19,6 +19,7 @@ from falcon_operator.kube.resources import CONTROLLER_REVISION, DEPLOYMENT, FALC
 from falcon_operator.observe.engine import PATIENCE_SECONDS, EngineObserver
 from falcon_operator.runtime.cache import Cache, Key
 from falcon_operator.runtime.executor import Executor, Outcome
+from falcon_operator.runtime.nodes import Nodes
 from falcon_operator.runtime.queue import Priority, WorkQueue
 from falcon_operator.runtime.snapshot import snapshot_of
 from falcon_operator.runtime.status import StatusWriter
@@ -45,6 +46,7 @@ class Reconciler:
         status: StatusWriter,
         events: EventRecorder,
         observer: EngineObserver,
+        nodes: Nodes,
         renderer: Renderer,
         *,
         resync_seconds: float,
@@ -53,7 +55,7 @@ class Reconciler:
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._cache, self._queue, self._executor, self._status = cache, queue, executor, status
-        self._events, self._observer, self._renderer = events, observer, renderer
+        self._events, self._observer, self._nodes, self._renderer = events, observer, nodes, renderer
         self._resync, self._decide, self._now, self._jitter = resync_seconds, decision, now, jitter
         self._known: dict[Key, str] = {}
 
@@ -108,7 +110,8 @@ class Reconciler:
 
     def _plan(self, key: Key, resource: Mapping[str, Any]) -> Plan:
         engines, refused = self._observer.facts, self._executor.refused(key)
-        return self._decide(snapshot_of(self._cache, key, resource, engines, refused), self._renderer, self._now())
+        snapshot = snapshot_of(self._cache, key, resource, engines, refused, self._nodes.index)
+        return self._decide(snapshot, self._renderer, self._now())
 
     def _started(self, key: Key, uid: str) -> bool:
         deployment = self._cache.get(DEPLOYMENT, key)
