@@ -13,11 +13,19 @@ def grants(rules: list[Json]) -> Grants:
     return {(g, r, v) for rule in rules for g in rule["apiGroups"] for r in rule["resources"] for v in rule["verbs"]}
 
 
+def is_of_nodes(item: Json) -> bool:
+    name: str = item["metadata"]["name"]
+    return name.endswith("-nodes")
+
+
 def operator_rules(helm: Helm, values: Json) -> list[Json]:
+    """What the operator may do: the rules of a ClusterRole or of equal Roles, and those for nodes."""
     objects = [o for o in helm.render({**values, "rbac": {"aggregate": False}}) if "rules" in o]
-    assert objects
-    assert all(item["rules"] == objects[0]["rules"] for item in objects)
-    rules: list[Json] = objects[0]["rules"]
+    (nodes,), others = [o for o in objects if is_of_nodes(o)], [o for o in objects if not is_of_nodes(o)]
+    assert others
+    assert all(item["rules"] == others[0]["rules"] for item in others)
+    assert nodes["kind"] == "ClusterRole", "nodes are in no namespace"
+    rules: list[Json] = others[0]["rules"] + nodes["rules"]
     return rules
 
 
@@ -44,7 +52,7 @@ def test_rights_are_the_documented_ones(helm: Helm, values: Json) -> None:
 def test_no_dangerous_right(helm: Helm, values: Json) -> None:
     forbidden = {
         "secrets", "serviceaccounts", "serviceaccounts/token", "roles", "rolebindings", "clusterroles",
-        "clusterrolebindings", "nodes", "namespaces", "customresourcedefinitions", "validatingwebhookconfigurations",
+        "clusterrolebindings", "namespaces", "customresourcedefinitions", "validatingwebhookconfigurations",
         "mutatingwebhookconfigurations", "pods/exec", "pods/attach", "pods/log", "pods/portforward", "pods/proxy",
         "services/proxy", "nodes/proxy", "persistentvolumes", "*",
     }  # fmt: skip
@@ -52,28 +60,37 @@ def test_no_dangerous_right(helm: Helm, values: Json) -> None:
     assert not {resource for _, resource, _ in found} & forbidden
     assert not {verb for _, _, verb in found} & {"*", "impersonate", "escalate", "bind", "deletecollection"}
     assert {resource for _, resource, verb in found if verb == "delete"} == {"configmaps", "controllerrevisions"}
-    assert {verb for _, resource, verb in found if resource == "pods"} == {"list", "watch"}
+    for read_only in ("pods", "nodes"):
+        assert {verb for _, resource, verb in found if resource == read_only} == {"list", "watch"}
     ours = {(resource, verb) for group, resource, verb in found if group == OURS}
     assert not {verb for resource, verb in ours if "/" not in resource} - {"get", "list", "watch"}
 
 
 def test_cluster_wide_by_default(helm: Helm) -> None:
     objects = helm.render({"rbac": {"aggregate": False}})
-    role, binding = one(objects, "ClusterRole"), one(objects, "ClusterRoleBinding")
     account = one(objects, "ServiceAccount")["metadata"]["name"]
-    assert binding["roleRef"]["name"] == role["metadata"]["name"]
-    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": account, "namespace": NAMESPACE}]
+    roles = [item["metadata"]["name"] for item in objects if item["kind"] == "ClusterRole"]
+    bindings = [item for item in objects if item["kind"] == "ClusterRoleBinding"]
+    assert [binding["roleRef"]["name"] for binding in bindings] == roles
+    for binding in bindings:
+        assert binding["subjects"] == [{"kind": "ServiceAccount", "name": account, "namespace": NAMESPACE}]
     assert one(objects, "Deployment")["spec"]["template"]["spec"]["serviceAccountName"] == account
 
 
-def test_listed_namespaces_get_a_role_each_and_nothing_is_cluster_wide(helm: Helm) -> None:
+def test_listed_namespaces_get_a_role_each_and_only_nodes_are_cluster_wide(helm: Helm) -> None:
     objects = helm.render({"watch": {"namespaces": ["a", "b"]}, "rbac": {"aggregate": False}})
-    assert not [item for item in objects if item["kind"].startswith("ClusterRole")]
+    assert [item["kind"] for item in objects if is_of_nodes(item)] == ["ClusterRole", "ClusterRoleBinding"]
+    assert not [item for item in objects if item["kind"].startswith("ClusterRole") and not is_of_nodes(item)]
     for kind in ("Role", "RoleBinding"):
         assert [item["metadata"]["namespace"] for item in objects if item["kind"] == kind] == ["a", "b"]
     for binding in (item for item in objects if item["kind"] == "RoleBinding"):
         assert binding["roleRef"]["kind"] == "Role"
         assert binding["subjects"][0]["namespace"] == NAMESPACE
+
+
+def test_without_nodes_nothing_is_cluster_wide(helm: Helm) -> None:
+    objects = helm.render({"watch": {"namespaces": ["a"]}, "rbac": {"aggregate": False, "nodes": False}})
+    assert not [item for item in objects if item["kind"].startswith("ClusterRole")]
 
 
 def test_no_right_without_rbac_create(helm: Helm) -> None:
@@ -84,7 +101,8 @@ def test_no_right_without_rbac_create(helm: Helm) -> None:
 def test_a_foreign_service_account(helm: Helm) -> None:
     objects = helm.render({"serviceAccount": {"create": False, "name": "given"}})
     assert not [item for item in objects if item["kind"] == "ServiceAccount"]
-    assert one(objects, "ClusterRoleBinding")["subjects"][0]["name"] == "given"
+    for binding in (item for item in objects if item["kind"] == "ClusterRoleBinding"):
+        assert binding["subjects"][0]["name"] == "given"
     assert one(objects, "Deployment")["spec"]["template"]["spec"]["serviceAccountName"] == "given"
 
 

@@ -34,3 +34,10 @@ runs commands in pods, reads their logs or hands out rights.
   resources: [events]
   verbs: [get, create, patch]
 {{- end }}
+
+{{/* Nodes belong to no namespace: a ClusterRole of its own, also where the operator looks after some namespaces only. */}}
+{{- define "falcon-operator.nodeRules" -}}
+- apiGroups: [""]
+  resources: [nodes]
+  verbs: [list, watch]
+{{- end }}
