@@ -10,7 +10,9 @@ from falcon_operator.api.reasons import STANDING_CONDITIONS
 from falcon_operator.api.status import Status
 
 CASES: list[Any] = [
-    pytest.param({"fit": "Refuse"}, "NotYetImplemented", ("spec.fit",), id="fit"),
+    pytest.param(
+        {"model": {"checkpoint": "AsIs"}}, "NotYetImplemented", ("spec.model.checkpoint",), id="not-implemented"
+    ),
     pytest.param(
         {"gateway": {"replicas": 3}, "networkPolicy": "Off"},
         "NotYetImplemented",

@@ -7,9 +7,6 @@ from falcon_operator.api.spec import Spec
 PENDING_FIELDS: tuple[str, ...] = (
     "model.checkpoint",
     "engine.computeFormat",
-    "gpu.fp4",
-    "fit",
-    "startup.canary",
     "rollout.onFailure",
     "autoscaling",
     "gateway",
