@@ -276,6 +276,7 @@ def test_an_engine_that_died_and_recovered_is_remembered_and_told_once() -> None
     assert world.state("Ready") == ("False", "EngineDied"), "it starts again, and that is why"
     pod["status"]["conditions"] = conditions(PodScheduled=("True", "", at(0)), Ready=("True", "", at(140)))
     container(pod, {"running": {"startedAt": at(120)}}, last, restarts=1, started=True)
+    world.answer()
     world.settle()
     assert world.state("Ready") == ("True", "Ready")
     assert world.status["lastFailure"] == {

@@ -1,12 +1,15 @@
 import asyncio
+import contextlib
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from falcon_operator.decide.report import CacheFigures
+from falcon_operator.decide.types import EngineFacts
 from falcon_operator.observe import engine
 from falcon_operator.observe.engine import EngineObserver
 
@@ -16,15 +19,34 @@ MODELS = {"object": "list", "data": [{"id": "falcon", "max_model_len": 65536}, {
 Answer = Callable[[web.Request], web.StreamResponse]
 
 
-def pod(uid: str = "p1", restarts: int = 0, address: str | None = "127.0.0.1") -> dict[str, Any]:
+METRICS = (
+    'vllm:cache_config_info_created{num_gpu_blocks="1"} 1.7e9\n'
+    'vllm:cache_config_info{block_size="3328",kv_cache_max_concurrency="41.5",kv_cache_size_tokens="2719744",'
+    'num_gpu_blocks="1660"} 1.0\n'
+)
+
+
+def pod(uid: str = "p1", restarts: int = 0, address: str | None = "127.0.0.1", ready: bool = True) -> dict[str, Any]:
     return {
         "metadata": {"uid": uid},
-        "status": {"podIP": address, "containerStatuses": [{"name": "engine", "restartCount": restarts}]},
+        "status": {
+            "podIP": address,
+            "conditions": [{"type": "Ready", "status": str(ready)}],
+            "containerStatuses": [{"name": "engine", "restartCount": restarts}],
+        },
     }
 
 
 def serving(request: web.Request) -> web.StreamResponse:
-    return web.json_response({"/v1/models": MODELS, "/version": {"version": "0.33.0"}}[request.path])
+    if request.path == "/metrics":
+        return web.Response(text=METRICS)
+    answers = {"/v1/models": MODELS, "/version": {"version": "0.33.0"}, "/report": said("ready")}
+    return web.json_response(answers[request.path])
+
+
+def said(phase: str, **more: Any) -> dict[str, Any]:
+    """A report of a start that is so far."""
+    return {"schema": 1, "engine": {"version": "0.26.0"}, "phase": phase, "phases": {phase: 1.5}, **more}
 
 
 class Engine:
@@ -33,10 +55,16 @@ class Engine:
     def __init__(self) -> None:
         self.answer: Answer = serving
         self.paths: list[str] = []
+        self.handle_with: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]] = {}
+        self.asked = asyncio.Event()
         self.changes: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
+        self.others: set[asyncio.Task[Any]] = set()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         self.paths.append(request.path)
+        self.asked.set()
+        if request.path in self.handle_with:
+            return await self.handle_with[request.path](request)
         return self.answer(request)
 
     async def changed(self) -> tuple[str, str]:
@@ -44,7 +72,7 @@ class Engine:
 
     def start(self, port: int) -> None:
         self.port = port
-        self.observer = EngineObserver(self.changes.put_nowait, port=port)
+        self.observer = EngineObserver(self.changes.put_nowait, port=port, launcher_port=port)
 
 
 @pytest.fixture
@@ -56,6 +84,7 @@ async def asked() -> AsyncIterator[Engine]:
     await server.start_server()
     assert server.port is not None
     asked.start(server.port)
+    asked.others = asyncio.all_tasks()
     yield asked
     await asked.observer.close()
     await server.close()
@@ -68,11 +97,14 @@ async def test_a_ready_engine_is_asked_once_for_each_start(asked: Engine) -> Non
     facts = asked.observer.facts["p1"]
     assert facts.model_names == ("falcon", "lora")
     assert (facts.max_model_len, facts.version, facts.error) == (4096, "0.33.0", None)
-    assert asked.paths == ["/v1/models", "/version"]
+    assert facts.cache == CacheFigures(1660, 3328, 2719744, 41.5)
+    assert facts.report is not None
+    assert facts.report.phase == "ready"
+    assert sorted(asked.paths) == ["/metrics", "/report", "/v1/models", "/version"]
     asked.answer = lambda _: web.json_response({"data": [{"id": "changed"}]})
     asked.observer.want(pod(restarts=1), OWNER)
     await asked.changed()
-    assert asked.observer.facts["p1"].model_names == ("changed",)
+    assert asked.observer.facts["p1"] == EngineFacts("p1", ("changed",), None, None, None, restarts=1)
 
 
 async def test_an_engine_that_does_not_answer_is_asked_again(asked: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +119,7 @@ async def test_an_engine_that_does_not_answer_is_asked_again(asked: Engine, monk
 
 
 async def test_a_closed_port_is_named() -> None:
-    observer = EngineObserver(lambda _: None, port=1)
+    observer = EngineObserver(lambda _: None, port=1, launcher_port=1)
     facts = await observer.read("p1", "127.0.0.1")
     assert facts.error == "http://127.0.0.1:1/v1/models does not answer: connection refused"
     await observer.close()
@@ -107,7 +139,7 @@ async def test_a_pod_without_an_address_is_not_asked(asked: Engine) -> None:
 
 
 async def test_an_ipv6_address_is_put_in_brackets() -> None:
-    observer = EngineObserver(lambda _: None, port=1)
+    observer = EngineObserver(lambda _: None, port=1, launcher_port=1)
     facts = await observer.read("p1", "::1")
     assert (facts.error or "").startswith("http://[::1]:1/v1/models does not answer")
     await observer.close()
@@ -142,3 +174,107 @@ async def test_an_engine_without_a_version_is_read_all_the_same(asked: Engine) -
     asked.answer = lambda request: serving(request) if request.path == "/v1/models" else web.Response(status=404)
     facts = await asked.observer.read("p1", "127.0.0.1")
     assert (facts.error, facts.version, facts.model_names) == (None, None, ("falcon", "lora"))
+
+
+@pytest.mark.parametrize(
+    "report",
+    [lambda: web.Response(status=404), lambda: web.Response(text="<html>"), lambda: web.json_response({"schema": 9})],
+    ids=["none", "HTML", "another schema"],
+)
+async def test_an_engine_without_a_report_is_read_all_the_same(
+    asked: Engine, report: Callable[[], web.Response]
+) -> None:
+    asked.answer = lambda request: report() if request.path == "/report" else serving(request)
+    facts = await asked.observer.read("p1", "127.0.0.1")
+    assert (facts.error, facts.version, facts.report) == (None, "0.33.0", None)
+
+
+@pytest.mark.parametrize("metrics", [b"<html>", b"vllm:cache_config_info 1.0\n", b"x" * 5_000_000, b"\n" * 5_000_000])
+async def test_metrics_without_the_cache_are_no_error(asked: Engine, metrics: bytes) -> None:
+    asked.answer = lambda request: web.Response(body=metrics) if request.path == "/metrics" else serving(request)
+    facts = await asked.observer.read("p1", "127.0.0.1")
+    assert (facts.error, facts.cache) == (None, None)
+
+
+async def test_an_answer_without_an_end_is_left_at_its_bound(asked: Engine) -> None:
+    sent = 0
+
+    async def endless(request: web.Request) -> web.StreamResponse:
+        nonlocal sent
+        response = web.StreamResponse()
+        await response.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await response.write(b"x" * 65536)
+                sent += 65536
+        return response
+
+    asked.handle_with = {"/metrics": endless}
+    facts = await asked.observer.read("p1", "127.0.0.1")
+    assert (facts.model_names, facts.cache) == (("falcon", "lora"), None)
+    assert sent < 50_000_000, "a stream of 100 MB is not read to its end"
+
+
+async def test_the_launcher_of_a_starting_engine_is_followed(asked: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "STARTING_SECONDS", (0.01,))
+    phases = iter(["prepared", "imported", "imported", "imported"])
+    asked.answer = lambda _: web.json_response(said(next(phases, "loaded")))
+    assert not asked.observer.want(pod(ready=False), OWNER), "a start takes its time: no status waits for it"
+    assert not asked.observer.want(pod(ready=False), OWNER)
+    seen = []
+    for _ in range(3):
+        await asked.changed()
+        facts = asked.observer.facts["p1"]
+        assert facts.report is not None
+        seen.append((facts.serving, facts.report.phase, facts.model_names))
+    assert seen == [(False, phase, ()) for phase in ("prepared", "imported", "loaded")], "only news is news"
+    assert set(asked.paths) == {"/report"}, "the engine itself does not listen yet"
+    asked.answer = serving
+    asked.observer.want(pod(), OWNER)
+    while not asked.observer.facts["p1"].serving:
+        await asked.changed()
+    assert asked.observer.facts["p1"].model_names == ("falcon", "lora")
+
+
+async def test_a_launcher_without_a_report_is_given_up(asked: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "STARTING_SECONDS", (0.0,))
+    monkeypatch.setattr(engine, "MISSED_SECONDS", (0.0, 0.0))
+    asked.answer = lambda _: web.Response(status=404)
+    asked.observer.want(pod(ready=False), OWNER)
+    [task] = asyncio.all_tasks() - {asyncio.current_task()} - asked.others
+    await asyncio.wait_for(task, 5)
+    assert asked.paths == ["/report"] * 3
+    assert asked.observer.facts == {}
+
+
+async def test_what_was_said_during_the_start_is_kept_where_the_launcher_no_longer_answers(
+    asked: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "STARTING_SECONDS", (0.0,))
+    asked.observer.want(pod(ready=False), OWNER)
+    await asked.changed()
+    asked.answer = lambda request: web.Response(status=404) if request.path == "/report" else serving(request)
+    facts = await asked.observer.read("p1", "127.0.0.1")
+    assert facts.report is not None
+    assert (await asked.observer.read("p1", "127.0.0.1", restarts=1)).report is None, "of this start only"
+
+
+async def test_starting_pods_do_not_hold_up_ready_ones(asked: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "STARTING_SECONDS", (0.0,))
+    hangs = asyncio.Event()
+
+    async def hanging(request: web.Request) -> web.StreamResponse:
+        if asked.paths.count("/report") <= engine.AT_ONCE:
+            await hangs.wait()
+        return serving(request)
+
+    asked.handle_with = {"/report": hanging}
+    for number in range(2 * engine.AT_ONCE):
+        asked.observer.want(pod(f"s{number}", ready=False), OWNER)
+    while asked.paths.count("/report") < engine.AT_ONCE:
+        await asyncio.wait_for(asked.asked.wait(), 5)
+        asked.asked.clear()
+    asked.observer.want(pod(), OWNER)
+    await asked.changed()
+    assert asked.observer.facts["p1"].serving
+    hangs.set()

@@ -162,7 +162,8 @@ class World:
         """Every ready pod says what it serves."""
         for pod in self.pods:
             uid = pod["metadata"]["uid"]
-            self.engines[uid] = EngineFacts(uid, served or (SERVED,), length, version, None)
+            restarts = pod["status"].get("containerStatuses", [{}])[0].get("restartCount", 0)
+            self.engines[uid] = EngineFacts(uid, served or (SERVED,), length, version, None, restarts=restarts)
 
     def serve(self) -> "World":
         """All the way to Ready."""

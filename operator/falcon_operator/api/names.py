@@ -39,6 +39,9 @@ MANAGER_STATUS = "falcon-operator-status"
 CONTAINER_NAME = "engine"
 PORT_NAME = "http"
 ENGINE_PORT = 8000
+# Where the launcher says how the engine's start goes.
+LAUNCHER_PORT_NAME = "launcher"
+LAUNCHER_PORT = 8001
 SERVICE_PORT = 80
 
 LAUNCHER_KEY = "launch.pyz"

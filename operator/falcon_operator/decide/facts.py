@@ -1,12 +1,15 @@
-"""What the engines themselves say: the model, its length, their version."""
+"""What the engines themselves say: the model, its length, what runs, how far a start is."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+from falcon_operator.decide.capacity import CPU_PRODUCT, Figures, measured_before
+from falcon_operator.decide.nodes import NodeIndex
 from falcon_operator.decide.pods import Pod
+from falcon_operator.decide.report import CacheFigures, Clamped, Report
 from falcon_operator.decide.rollout import Rollout
 from falcon_operator.decide.termination import diagnosed_version
 from falcon_operator.decide.types import EngineFacts
@@ -19,15 +22,54 @@ class Seen:
     known: tuple[EngineFacts, ...]
     error: str | None
     remembered: Mapping[str, Any]  # the live status where it is of the same revision, else empty
+    reports: tuple[Report, ...] = ()  # of the pods that serve, then of those that start
+    measured: Mapping[str, Figures] = field(default_factory=dict)  # by GPU product
+    blind: bool = False  # pods serve and none has answered: an operator that has just started knows nothing yet
 
     @property
     def version(self) -> str | None:
         """The engine's true version."""
-        for facts in self.known:
-            if facts.version:
-                return facts.version
-        version: str | None = (self.remembered.get("engine") or {}).get("version")
-        return version
+        return self._first("version", [facts.version for facts in self.known])
+
+    @property
+    def kernel(self) -> str | None:
+        """The kernel of the NVFP4 multiplications, as the engine named it."""
+        return self._first("nvfp4Kernel", [])
+
+    @property
+    def attention_backend(self) -> str | None:
+        """The backend of attention, as the engine named it."""
+        return self._first("attentionBackend", [])
+
+    @property
+    def engine(self) -> dict[str, str] | None:
+        """As `status.engine` holds it."""
+        values = {
+            "version": self.version,
+            "nvfp4Kernel": self.kernel,
+            "attentionBackend": self.attention_backend,
+        }
+        return {key: value for key, value in values.items() if value} or None
+
+    @property
+    def quantization(self) -> str | None:
+        """How the engine says that the weights are quantized."""
+        return next((report.quantization for report in self.reports if report.quantization), None)
+
+    @property
+    def capability(self) -> str | None:
+        """Compute capability of the GPU that runs."""
+        return next((gpu.capability for report in self.reports for gpu in report.gpus if gpu.capability), None)
+
+    @property
+    def clamped(self) -> Clamped | None:
+        """Fewer sequences than the spec asks for, where a GPU holds no more."""
+        return next((report.clamped for report in self.reports if report.clamped), None)
+
+    @property
+    def canary(self) -> str | None:
+        """What came of the first request: `off`, `pending`, `passed` or `failed`; None where nobody said."""
+        return next((report.canary.state for report in self.reports if report.canary), None)
 
     @property
     def model(self) -> dict[str, Any] | None:
@@ -40,24 +82,102 @@ class Seen:
             found["maxModelLen"] = facts.max_model_len
         return found or None
 
+    def _first(self, key: str, candidates: list[str | None]) -> str | None:
+        """The first that is known: of the candidates, of the reports, of the status."""
+        own = {"version": "version", "nvfp4Kernel": "kernel", "attentionBackend": "attention_backend"}[key]
+        said = [*candidates, *(getattr(report, own) for report in self.reports)]
+        before = (self.remembered.get("engine") or {}).get(key)
+        return next((value for value in said if value), before)
 
-def seen(rollout: Rollout, engines: Mapping[str, EngineFacts], live_status: Mapping[str, Any]) -> Seen:
-    """The facts of the pods of the wanted revision, or of the ones that serve in their place."""
-    answering = rollout.updated_ready or rollout.ready
-    facts = [engines[p.uid] for p in answering if p.uid in engines]
+
+def of_start(pod: Pod, engines: Mapping[str, EngineFacts]) -> EngineFacts | None:
+    """What is known of the present start of a pod's engine."""
+    found = engines.get(pod.uid)
+    return found if found is not None and found.restarts == pod.restarts else None
+
+
+def seen(
+    rollout: Rollout,
+    engines: Mapping[str, EngineFacts],
+    live_status: Mapping[str, Any],
+    *,
+    nodes: NodeIndex | None,
+    product_label: str | None,
+) -> Seen:
+    """The facts of the pods of the wanted revision, or of the ones that serve in their place.
+
+    `product_label` is the node label that names the GPU's product; None where engines run on the CPU.
+    """
     same = (live_status.get("revision") or {}).get("updated") == rollout.revision and rollout.revision is not None
+    remembered = live_status if same else {}
+    answering = rollout.updated_ready or rollout.ready
+    asked = [f for f in (of_start(p, engines) for p in answering) if f is not None and f.serving]
+    starting = [f for f in (of_start(p, engines) for p in rollout.updated if not p.ready) if f is not None]
+    known = tuple(f for f in asked if f.error is None)
+    measured = measured_before(remembered)
+    for pod in reversed(rollout.updated_ready):
+        facts = of_start(pod, engines)
+        if facts is not None and (figures := _figures(facts)) is not None:
+            product = _product(pod, facts, nodes, product_label) if product_label else CPU_PRODUCT
+            measured |= {product: figures} if product else {}
     return Seen(
-        known=tuple(f for f in facts if f.error is None),
-        error=next((f.error for f in facts if f.error is not None), None),
-        remembered=live_status if same else {},
+        known=known,
+        error=next((f.error for f in asked if f.error is not None), None),
+        remembered=remembered,
+        reports=_reports([*known, *starting]),
+        measured=measured,
+        blind=bool(answering and not known and remembered),
     )
 
 
-def unobserved(pods: tuple[Pod, ...], engines: Mapping[str, EngineFacts]) -> tuple[str, ...]:
-    """Ready pods that nobody has asked yet."""
-    return tuple(p.uid for p in pods if p.ready and p.uid and p.uid not in engines)
+def doing(pods: Iterable[Pod], engines: Mapping[str, EngineFacts]) -> dict[str, Report]:
+    """By pod's name, the reports of engines that start."""
+    return reports([p for p in pods if _starting(p)], engines)
+
+
+def reports(pods: Iterable[Pod], engines: Mapping[str, EngineFacts]) -> dict[str, Report]:
+    """By pod's name, what launchers say of the present start of their engine."""
+    found = {p.name: of_start(p, engines) for p in pods}
+    return {name: facts.report for name, facts in found.items() if facts is not None and facts.report is not None}
+
+
+def unobserved(pods: Iterable[Pod], engines: Mapping[str, EngineFacts]) -> tuple[str, ...]:
+    """Ready pods that nobody has asked since their engine started, and pods whose engine starts."""
+    found = []
+    for pod in pods:
+        facts = of_start(pod, engines)
+        if pod.uid and (_starting(pod) or (pod.ready and not (facts is not None and facts.serving))):
+            found.append(pod.uid)
+    return tuple(found)
 
 
 def version_in_failures(rollout: Rollout) -> str | None:
     """The version that the launcher of an ended engine wrote down."""
     return next((v for v in map(diagnosed_version, rollout.updated) if v), None)
+
+
+def _starting(pod: Pod) -> bool:
+    return pod.active and not pod.ready and not pod.started and pod.state("running") is not None
+
+
+def _reports(facts: Iterable[EngineFacts]) -> tuple[Report, ...]:
+    return tuple(f.report for f in facts if f.report is not None)
+
+
+def _product(pod: Pod, facts: EngineFacts, nodes: NodeIndex | None, label: str) -> str | None:
+    """As the node says, like a prediction; else as the engine's container sees its GPU."""
+    node = nodes.get(pod.node) if nodes is not None and pod.node else None
+    gpus = facts.report.gpus if facts.report is not None else ()
+    return (node.labels.get(label) if node is not None else None) or (gpus[0].product if gpus else None)
+
+
+def _figures(facts: EngineFacts) -> Figures | None:
+    """The metric's figures are exact, the log's are rounded; but the log's block size is the one that is meant."""
+    metric, log = facts.cache or CacheFigures(), (facts.report.cache if facts.report else None) or CacheFigures()
+    found = Figures.of(
+        blocks=metric.blocks or log.blocks,
+        block_tokens=log.block_tokens or metric.block_tokens,
+        tokens=metric.tokens or log.tokens,
+        concurrency=metric.max_concurrency if metric.max_concurrency is not None else log.max_concurrency,
+    )
+    return found if found != Figures() else None

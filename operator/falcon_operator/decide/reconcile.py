@@ -7,15 +7,18 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from falcon_operator.api import names
+from falcon_operator.api.engine import Device
 from falcon_operator.api.spec import Spec
 from falcon_operator.decide import facts, failure, gate, refused_children, revision, rollout
 from falcon_operator.decide import status as statuses
+from falcon_operator.decide.capacity import capacity
 from falcon_operator.decide.conditions import Situation, all_conditions
 from falcon_operator.decide.events import events
 from falcon_operator.decide.held import conditions_of_refusal
 from falcon_operator.decide.pods import Pod, pods_of
+from falcon_operator.decide.report import Report
 from falcon_operator.decide.types import Plan, Renderer, Snapshot
-from falcon_operator.desired import claims, services
+from falcon_operator.desired import claims, gpu_labels, services
 from falcon_operator.desired.deployment import deployment
 from falcon_operator.desired.launcher import launcher_config_map
 from falcon_operator.desired.metadata import Owner
@@ -54,6 +57,7 @@ def _acted_on(
         spec.startup.budget_seconds,
         _asks(spec),
         live_status.get("lastFailure"),
+        facts.doing(pods, snapshot.engines),
     )
     # Of one revision the target's template is recorded, not the live one: with the API server's defaults in it, the
     # Deployment would be written once more, for nothing.
@@ -65,7 +69,7 @@ def _acted_on(
         url=names.service_url(owner.name, owner.namespace, renderer.config.cluster_domain),
         choice=choice,
         rollout=state,
-        seen=facts.seen(state, snapshot.engines, live_status),
+        seen=facts.seen(state, snapshot.engines, live_status, nodes=snapshot.nodes, product_label=_product_label(spec)),
         recorded=any(r.revision == target.revision for r in recorded),
         refused=refused_children.first(snapshot.refused),
         deadline_exceeded=rollout.progress_deadline_exceeded(there),
@@ -74,12 +78,12 @@ def _acted_on(
     )
     new = {
         **_base(snapshot, owner, renderer, state),
-        **_observed(situation, recorded, live_status),
+        **_observed(situation, recorded, live_status, facts.reports(pods, snapshot.engines)),
         "conditions": statuses.with_times(
             all_conditions(situation), situation.live, _generation(snapshot.resource), now
         ),
     }
-    status, requeue = statuses.settled(_ordered(new), live_status, pods, now)
+    status, requeue = statuses.settled(_ordered(new), live_status, pods, now, state.doing)
     apply = [deployment(spec, owner, desired, target.template, target.annotations)]
     # The launcher first, and claims too: pods that look for them in vain are tried again only after a while.
     apply[:0] = claims.claims(spec, owner, snapshot.claims)
@@ -114,15 +118,20 @@ def _held(
         None,
         "what the spec says",
         live_status.get("lastFailure"),
+        facts.doing(pods, snapshot.engines),
     )
     new = {
         **_base(snapshot, owner, renderer, state),
-        **{key: live_status[key] for key in ("model", "engine", "coldStart", "revision") if key in live_status},
+        **{
+            key: live_status[key]
+            for key in ("model", "engine", "capacity", "coldStart", "revision")
+            if key in live_status
+        },
         "conditions": statuses.with_times(
             conditions_of_refusal(refusal, state, live), live, _generation(snapshot.resource), now
         ),
     }
-    status, requeue = statuses.settled(_ordered(new), live_status, pods, now)
+    status, requeue = statuses.settled(_ordered(new), live_status, pods, now, state.doing)
     return Plan(
         apply=(),
         delete=(),
@@ -150,7 +159,12 @@ def _base(snapshot: Snapshot, owner: Owner, renderer: Renderer, state: rollout.R
     return found
 
 
-def _observed(s: Situation, recorded: list[revision.Revision], live_status: Mapping[str, Any]) -> dict[str, Any]:
+def _observed(
+    s: Situation,
+    recorded: list[revision.Revision],
+    live_status: Mapping[str, Any],
+    reports: Mapping[str, Report],
+) -> dict[str, Any]:
     """What the engines and the revisions say."""
     target = s.choice.target
     before = live_status.get("revision") or {}
@@ -165,11 +179,18 @@ def _observed(s: Situation, recorded: list[revision.Revision], live_status: Mapp
     budget = timedelta(seconds=s.spec.startup.budget_seconds)
     found = {
         "model": s.seen.model,
-        "engine": {"version": s.seen.version} if s.seen.version else None,
-        "coldStart": statuses.cold_start(s.rollout.updated, budget, live_status.get("coldStart")),
+        "engine": s.seen.engine,
+        "capacity": capacity({}, s.seen.measured) or None,
+        "coldStart": statuses.cold_start(s.rollout.updated, budget, live_status.get("coldStart"), reports),
         "revision": {k: v for k, v in revisions.items() if v is not None},
     }
     return {k: v for k, v in found.items() if v is not None}
+
+
+def _product_label(spec: Spec) -> str | None:
+    if spec.engine.device is Device.CPU:
+        return None
+    return gpu_labels.of(spec.gpu.effective_resource_name, "product")
 
 
 def _ordered(status: dict[str, Any]) -> dict[str, Any]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from falcon_operator.api.reasons import Reason
 from falcon_operator.decide import failure
 from falcon_operator.decide.failure import Failure
 from falcon_operator.decide.pods import Pod
+from falcon_operator.decide.report import Report
 
 _SHOWN_PODS = 3
 _MESSAGE_CHARACTERS = 1000
@@ -35,6 +36,7 @@ class Rollout:
     outdated: tuple[Pod, ...]
     failures: tuple[Failure, ...]
     blocker: Blocker | None
+    doing: Mapping[str, Report] = field(default_factory=dict)  # by pod's name, of the engines that start
 
     @property
     def active(self) -> tuple[Pod, ...]:
@@ -68,7 +70,7 @@ class Rollout:
         if self.outdated:
             said.append(f"{_count(len(self.outdated))} of an earlier revision to be replaced")
         waiting = [p for p in self.updated if not p.ready]
-        said += [f"pod {p.name} is {_phase(p)}" for p in waiting[:_SHOWN_PODS]]
+        said += [f"pod {p.name} is {_phase(p, self.doing.get(p.name))}" for p in waiting[:_SHOWN_PODS]]
         if len(waiting) > _SHOWN_PODS:
             said.append(f"{len(waiting) - _SHOWN_PODS} more are not ready")
         return "; ".join(said) + "."
@@ -82,8 +84,12 @@ def observe(
     startup_budget: int | None,
     asks: str,
     record: Mapping[str, Any] | None,
+    doing: Mapping[str, Report],
 ) -> Rollout:
-    """The state of the pods. `asks` says what a pod asks of a node, `record` the last failure that was reported."""
+    """The state of the pods.
+
+    `asks` says what a pod asks of a node, `record` the last failure that was reported, `doing` how far starts are.
+    """
     active = [p for p in pods if p.active]
     updated = tuple(p for p in active if p.revision == revision)
     outdated = tuple(p for p in active if p.revision != revision)
@@ -95,7 +101,7 @@ def observe(
         blocker = Blocker(blocking.cause.reason, blocking.sentence, blocking.cause.final)
     elif desired:
         blocker = _creation_refused(deployment) or _unschedulable(updated, asks)
-    return Rollout(desired, revision, updated, outdated, found, blocker)
+    return Rollout(desired, revision, updated, outdated, found, blocker, doing)
 
 
 def unschedulable(pod: Pod) -> str | None:
@@ -151,7 +157,7 @@ def _condition(deployment: Mapping[str, Any] | None, kind: str) -> Mapping[str, 
     return next((c for c in conditions if c.get("type") == kind), {})
 
 
-def _phase(pod: Pod) -> str:
+def _phase(pod: Pod, report: Report | None) -> str:
     if not pod.node:
         if pod.condition("PodScheduled").get("reason") == "SchedulingGated":
             return "held back by a scheduling gate, such as a queue's"
@@ -162,7 +168,8 @@ def _phase(pod: Pod) -> str:
         return f"on node {pod.node}, which does not report any more"
     if pod.started:
         return f"running on node {pod.node}, but its engine does not answer /health"
-    return f"starting its engine on node {pod.node}" + (" again" if pod.restarts else "")
+    doing = report.doing if report is not None else "starting its engine"
+    return f"{doing} on node {pod.node}" + (", started again" if pod.restarts else "")
 
 
 def _count(pods: int) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from falcon_operator.api.reasons import STANDING_CONDITIONS, Reason
 from falcon_operator.decide.conditions import Condition
 from falcon_operator.decide.pods import Pod, parse_time
+from falcon_operator.decide.report import Report
 
 # Pods on their way are reported once they stay where they are: a start that takes no time needs no report.
 SETTLE_SECONDS = 5.0
@@ -49,25 +50,30 @@ def with_times(
 
 
 def settled(
-    new: dict[str, Any], live: Mapping[str, Any], pods: Sequence[Pod], now: datetime
+    new: dict[str, Any], live: Mapping[str, Any], pods: Sequence[Pod], now: datetime, doing: Mapping[str, Report]
 ) -> tuple[dict[str, Any], float | None]:
     """The new status, or the live one for the few seconds in which pods move and nothing is decided yet.
 
+    `doing` are the reports of engines that start, by pod's name: a step that takes no time needs no report either.
     Returns with it after how many seconds to look again.
     """
     if not live or live.get("observedGeneration") != new.get("observedGeneration") or live == new:
         return new, None
     if _verdict(new) != _verdict(live) or _bad_news(new) - _bad_news(live):
         return new, None
-    ages = [(now - moment).total_seconds() for pod in pods for moment in _moments(pod)]
+    ages = [(now - moment).total_seconds() for pod in pods for moment in _moments(pod, doing.get(pod.name))]
     youngest = min((age for age in ages if age >= 0), default=SETTLE_SECONDS)
     if youngest >= SETTLE_SECONDS:
         return new, None
     return dict(live), SETTLE_SECONDS - youngest
 
 
-def cold_start(pods: Sequence[Pod], budget: timedelta, before: Mapping[str, Any] | None) -> dict[str, float] | None:
+def cold_start(
+    pods: Sequence[Pod], budget: timedelta, before: Mapping[str, Any] | None, reports: Mapping[str, Report]
+) -> dict[str, float] | None:
     """Seconds from creation to the steps of the latest start that needed no restart.
+
+    `reports`, by pod's name, have the steps within the container.
 
     A pod that became ready later than a start may take was ready before: its time says nothing of starting.
     """
@@ -77,15 +83,25 @@ def cold_start(pods: Sequence[Pod], budget: timedelta, before: Mapping[str, Any]
         running = parse_time((pod.state("running") or {}).get("startedAt"))
         if created is None or ready is None or running is None or ready - running > budget or ready < created:
             return kept
-        steps = {"scheduled": parse_time(pod.scheduled_at), "pulled": running, "ready": ready}
-        return {k: max((t - created).total_seconds(), 0.0) for k, t in steps.items() if t is not None}
+        times = {"scheduled": parse_time(pod.scheduled_at), "pulled": running, "ready": ready}
+        steps = {k: max((t - created).total_seconds(), 0.0) for k, t in times.items() if t is not None}
+        report = reports.get(pod.name)
+        if report is None:
+            # An operator that has just started has not read it yet, and then has it on record.
+            same = kept is not None and all(kept.get(step) == seconds for step, seconds in steps.items())
+            return kept if same else steps
+        within = {k: steps["pulled"] + seconds for k, seconds in report.phases.items() if k not in steps}
+        return {k: round(seconds, 1) for k, seconds in {**steps, **within}.items()}
     return kept
 
 
-def _moments(pod: Pod) -> list[datetime]:
+def _moments(pod: Pod, report: Report | None) -> list[datetime]:
+    running = parse_time((pod.state("running") or {}).get("startedAt"))
     texts = [pod.created, pod.scheduled_at, pod.condition("Ready").get("lastTransitionTime")]
-    texts.append((pod.state("running") or {}).get("startedAt"))
-    return [moment for moment in map(parse_time, texts) if moment is not None]
+    found = [moment for moment in (running, *map(parse_time, texts)) if moment is not None]
+    if running is not None and report is not None:
+        found.append(running + timedelta(seconds=report.since))
+    return found
 
 
 def _verdict(status: Mapping[str, Any]) -> Any:

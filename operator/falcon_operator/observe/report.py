@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ _MOST_GPUS = 16
 _MOST_RETRIES = 64
 # No count of a real engine is near it, and a status can hold it.
 _MOST = 2**53
+_CAPABILITY = re.compile(r"[0-9]{1,3}\.[0-9]{1,2}")
 _CANARY = ("off", "pending", "passed", "failed")
 
 
@@ -53,8 +55,10 @@ def _gpu(raw: Any) -> Gpu | None:
     name = _name(raw.get("name"))
     if name is None:
         return None
-    capability, driver = _name(raw.get("computeCapability")), _name(raw.get("driver"))
-    return Gpu(name, _count(raw.get("memoryMiB")), capability, driver)
+    capability = _name(raw.get("computeCapability"))
+    if capability is not None and not _CAPABILITY.fullmatch(capability):
+        capability = None
+    return Gpu(name, _count(raw.get("memoryMiB")), capability, _name(raw.get("driver")))
 
 
 def _clamped(raw: Mapping[str, Any]) -> Clamped | None:
