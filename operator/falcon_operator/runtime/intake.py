@@ -66,10 +66,10 @@ class Intake:
         if owner is not None:
             self.enqueue(owner, even_if_gone=resource is FALCON)
 
-    def refused(self, resource: Resource) -> None:
-        """A kind may not be read."""
+    def readable(self, resource: Resource, allowed: bool) -> None:
+        """Whether a kind may be read at all."""
         if resource is NODE:
-            self._nodes.refused()
+            self._nodes.readable(allowed)
 
     def enqueue(self, key: Key, *, even_if_gone: bool = False) -> None:
         """Queue a resource: first if its Deployment is still to be written."""

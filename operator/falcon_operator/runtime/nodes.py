@@ -35,13 +35,15 @@ class Nodes:
         """All nodes; None where the operator may not read them."""
         return None if self._refused else self._index
 
+    @property
+    def gathering(self) -> bool:
+        """Whether there are changes whose resources have not been queued yet."""
+        return self._due is not None
+
     def changed(self, body: Mapping[str, Any]) -> None:
         """A node is new or another; `body` is as the cache keeps it, and its labels are not copied."""
         node = replace(NodeFacts.of(body), labels=body["metadata"].get("labels") or {})
         before = self._index.get(node.name)
-        if self._refused:
-            self._refused = False
-            self._plan(Change(everything=True))
         if self._index.put(node):
             self._plan(Change.between(before, node))
 
@@ -51,10 +53,11 @@ class Nodes:
         if before is not None and self._index.remove(name):
             self._plan(Change.between(before, None))
 
-    def refused(self) -> None:
-        """Nodes may not be read: nothing is known of them."""
-        self._index, self._refused = NodeIndex(), True
-        self._plan(Change(everything=True))
+    def readable(self, allowed: bool) -> None:
+        """Whether nodes may be read; where not, nothing is known of them."""
+        if allowed is self._refused:
+            self._index, self._refused = NodeIndex(), not allowed
+            self._plan(Change(everything=True))
 
     def _plan(self, change: Change | None) -> None:
         if change is None:

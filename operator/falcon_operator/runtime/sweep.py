@@ -110,6 +110,8 @@ class Sweeper:
         if resource in self._cache.refused:
             log.warning("%s can be read now; until the operator is started again they are listed every %.0f s and not "
                         "watched", resource.plural, self._every)  # fmt: skip
+            if self._intake is not None:
+                self._intake.readable(resource, True)
         news, gone = self._cache.replace(resource, listed, before)
         self._metrics.swept(resource.kind, len(gone))
         for body in gone:
@@ -135,7 +137,7 @@ class Sweeper:
         log.warning("%s cannot be read, and the operator goes on without them: %s", resource.plural, error.message)
         self._cache.refuse(resource)
         if self._intake is not None:
-            self._intake.refused(resource)
+            self._intake.readable(resource, False)
 
     async def collect_launchers(self) -> None:
         """Delete launcher ConfigMaps that no Deployment and no revision of their namespace refers to."""
