@@ -1,23 +1,46 @@
 """Read the flags of `vllm serve` from vLLM's source, without importing it: what a profile's `flags` are made of.
 
-    python tools/extract_flags.py DIR     # DIR holds an unpacked wheel's `vllm` package; JSON on standard output
+    python tools/extract_flags.py SOURCE                  # print them as JSON
+    python tools/extract_flags.py SOURCE --write 0.34     # make or refresh that version's profile
+
+SOURCE is a wheel, or a directory that holds its unpacked `vllm` package. A new profile's facts are copies of those of
+the nearest older version, marked to be reviewed: until each has been checked in the new source, the loader refuses the
+file. A profile that exists keeps its facts and gets new flags.
 
 vLLM declares a flag by `group.add_argument("--name", "-short", **kwargs["field"])`, where `kwargs` comes from a config
 class's fields; the server's own flags are the fields of `FrontendArgs`. Both are followed here by name.
 """
 
+import argparse
 import ast
 import functools
 import json
+import re
 import sys
+import tempfile
+import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tools.profile_facts import DIRECTORY, write
+
+from falcon_engine.profiles import parse
+from falcon_engine.profiles.schema import UNREVIEWED
+
 Flag = dict[str, Any]
+_TYPES = {"int": "int", "human_readable_int": "int", "float": "float", "json.loads": "json", "loads": "json"}
 _WRAPPERS = ("Optional", "Union", "Annotated", "SkipValidation")
 # Where the flags of the HTTP server are declared; the file moved twice.
 _SERVER_FILES = tuple(f"entrypoints/{folder}/cli_args.py" for folder in ("common", "launchers", "openai"))
+# Where the values of two flags are registered; argparse itself takes any text for them.
+_PARSERS = {
+    "--reasoning-parser": ("vllm.reasoning", "_REASONING_PARSERS_TO_REGISTER"),
+    "--tool-call-parser": ("vllm.tool_parsers", "_TOOL_PARSERS_TO_REGISTER"),
+}
 
 
 class Source:
@@ -45,11 +68,21 @@ class Source:
                 return module, node.value
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == name:
                 return (module, node.value) if node.value else None
-            if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            if isinstance(node, ast.ImportFrom) and node.module:
                 for alias in node.names:
-                    if (alias.asname or alias.name) == name and node.module.startswith("vllm"):
-                        return self.find(node.module, alias.name)
+                    if (alias.asname or alias.name) == name:
+                        origin = self._absolute(module, node.module, node.level)
+                        return self.find(origin, alias.name) if origin.startswith("vllm") else None
         return None
+
+    def _absolute(self, module: str, imported: str, level: int) -> str:
+        """The full name of a module that `module` imports, with `level` dots before it."""
+        if level == 0:
+            return imported
+        package = module.split(".")
+        if not self.root.joinpath(*package).is_dir():
+            package.pop()
+        return ".".join([*package[: len(package) - level + 1], imported])
 
     def alias(self, module: str, name: str) -> tuple[str, ast.AST] | None:
         """What a name stands for, unless it is a class of its own."""
@@ -84,23 +117,39 @@ def parts(source: Source, module: str, hint: ast.AST) -> Iterator[tuple[str, ast
 
 
 def of_hint(source: Source, module: str, hint: ast.AST) -> Flag:
-    """What `vllm.engine.arg_utils._compute_kwargs` makes of a field's type."""
+    """What `vllm.engine.arg_utils._compute_kwargs` makes of a field's type, which it asks in this order."""
     members = list(parts(source, module, hint))
-    names = {ast.unparse(m.value if isinstance(m, ast.Subscript) else m) for _, m in members}
+    names = {ast.unparse(m.value if isinstance(m, ast.Subscript) else m).lower() for _, m in members}
     classes = [found for where, m in members if isinstance(m, ast.Name) and (found := source.find(where, m.id))]
-    if any(isinstance(node, ast.ClassDef) and node.decorator_list for _, node in classes):
-        return {"kind": "value"}  # a config class, given as JSON
-    if names == {"bool", "str", "None"}:
+    if any(isinstance(node, ast.ClassDef) and _is_config(node) for _, node in classes):
+        return {"kind": "value", "type": "json"}  # a config class
+    if names == {"bool", "str", "none"}:
         return {"kind": "optional"}
     if "bool" in names:
         return {"kind": "switch"}
-    if "Literal" in names:
+    if "literal" in names:
         choices = [c for where, m in members if isinstance(m, ast.Subscript) for c in _choices(source, where, m)]
-        return {"kind": "value"} if "str" in names or None in choices else {"kind": "value", "choices": choices}
-    for m in (m for _, m in members if isinstance(m, ast.Subscript)):
-        if ast.unparse(m.value) in ("list", "set", "List") or (ast.unparse(m.value) == "tuple"):
-            return {"kind": "values"}
+        numbers = {"type": "int"} if all(type(c) is int for c in choices) else {}
+        return (
+            {"kind": "value", **numbers}
+            if "str" in names or None in choices
+            else {"kind": "value", **numbers, "choices": choices}
+        )
+    for where, m in members:
+        if isinstance(m, ast.Subscript) and ast.unparse(m.value).lower() in ("list", "set", "tuple"):
+            element = m.slice.elts[0] if isinstance(m.slice, ast.Tuple) else m.slice
+            inner = of_hint(source, where, element)
+            return {"kind": "values", **{k: inner[k] for k in ("type", "choices") if k in inner}}
+    for number in ("int", "float"):
+        if number in names:
+            return {"kind": "value", "type": number}
+    if "dict" in names and names <= {"dict", "none"}:
+        return {"kind": "value", "type": "json"}
     return {"kind": "value"}
+
+
+def _is_config(node: ast.ClassDef) -> bool:
+    return any(re.search(r"config|dataclass", ast.unparse(d)) for d in node.decorator_list)
 
 
 def _choices(source: Source, module: str, hint: ast.Subscript) -> list[Any]:
@@ -197,6 +246,8 @@ def _of_call(call: ast.Call, groups: dict[str, dict[str, Flag]], singles: dict[s
             flag["kind"] = "switch"
         elif keyword.arg == "nargs":
             flag["kind"] = {"+": "values", "*": "values", "?": "optional"}.get(ast.literal_eval(keyword.value), "value")
+        elif keyword.arg == "type" and (given_type := _TYPES.get(ast.unparse(keyword.value))):
+            flag["type"] = given_type
         elif keyword.arg == "choices" and isinstance(keyword.value, ast.List):
             flag["choices"] = ast.literal_eval(keyword.value)
         elif keyword.arg == "default" and (default := _default(keyword.value)):
@@ -205,19 +256,31 @@ def _of_call(call: ast.Call, groups: dict[str, dict[str, Flag]], singles: dict[s
 
 
 def server_flags(source: Source, module: str) -> Iterator[tuple[list[str], Flag]]:
-    """The fields of FrontendArgs; where the class takes the list away from a field, it takes one value."""
-    tree = source.tree(module)
-    single = {
-        ast.literal_eval(target.value.slice)
-        for node in ast.walk(tree or ast.Module([], []))
-        if isinstance(node, ast.Delete)
-        for target in node.targets
-        if isinstance(target, ast.Subscript) and isinstance(target.value, ast.Subscript)
-    }
+    """The fields of FrontendArgs; the class takes the list away from some, and gives some another type."""
+    tree = source.tree(module) or ast.Module([], [])
+    single: set[str] = set()
+    types: dict[str, str | None] = {}
+    for node in ast.walk(tree):
+        for target in node.targets if isinstance(node, ast.Delete | ast.Assign) else []:
+            if isinstance(target, ast.Subscript) and isinstance(target.value, ast.Subscript):
+                field = ast.literal_eval(target.value.slice)
+                if isinstance(node, ast.Delete):
+                    single.add(field)
+                elif isinstance(node, ast.Assign) and ast.unparse(target.slice) == "'type'":
+                    types[field] = _TYPES.get(ast.unparse(node.value))
     for name, flag in fields_of(source, module, "FrontendArgs").items():
         if name in single:
             flag["kind"] = "value"
+        if name in types:
+            flag.pop("type", None)
+            flag.update({"type": given} if (given := types[name]) else {})
         yield ["--" + name.replace("_", "-")], flag
+
+
+def parsers(source: Source, module: str, registry: str) -> list[str]:
+    """The names that a package of parsers registers: the server refuses any other."""
+    found = source.find(module, registry)
+    return sorted(ast.literal_eval(found[1])) if found and isinstance(found[1], ast.Dict) else []
 
 
 def extract(root: Path) -> dict[str, Flag]:
@@ -244,11 +307,70 @@ def extract(root: Path) -> dict[str, Flag]:
                 if n.startswith(prefix)
             ]
         flags[long] = {**flag, "also": also} if also else dict(flag)
+    for name, (module, registry) in _PARSERS.items():
+        if name in flags and (known := parsers(source, module, registry)):
+            flags[name]["choices"] = known
     return dict(sorted(flags.items()))
 
 
+@contextmanager
+def unpacked(source: Path) -> Iterator[Path]:
+    """The directory itself, or one with a wheel's Python files and metadata."""
+    if source.is_dir():
+        yield source
+        return
+    with tempfile.TemporaryDirectory() as scratch, zipfile.ZipFile(source) as wheel:
+        wheel.extractall(scratch, [name for name in wheel.namelist() if name.endswith((".py", ".dist-info/METADATA"))])
+        yield Path(scratch)
+
+
+def version_in(root: Path) -> str | None:
+    """The full version that a wheel's metadata states."""
+    found = [re.match(r"vllm-([^-]+)\.dist-info", path.name) for path in root.iterdir()]
+    return next((match[1] for match in found if match), None)
+
+
+def write_profile(name: str, version: str | None, flags: dict[str, Flag], directory: Path = DIRECTORY) -> Path:
+    """Make the profile `name`, such as `0.34`, or refresh its flags. Returns the file."""
+    wanted, path = parse(name), directory / f"{name}.json"
+    if wanted is None or (version and parse(version) != wanted):
+        raise SystemExit(f"{name} is not the minor version of this source, which is {version}")
+    if path.exists():
+        content = json.loads(path.read_text())
+    else:
+        older = [f for f in directory.glob("*.json") if (parse(f.stem) or wanted) < wanted]
+        if not older:
+            raise SystemExit(f"there is no profile older than {name} whose facts could be reviewed")
+        nearest = max(older, key=lambda f: parse(f.stem) or (0, 0))
+        content = json.loads(nearest.read_text())
+        content["facts"] = {
+            fact: {**known, "source": f"{UNREVIEWED}in {nearest.stem} it is from {known['source']}"}
+            for fact, known in content["facts"].items()
+        }
+    content["version"] = version or name
+    content["flagsComplete"] = True
+    content["flagsSource"] = f"vllm {version or name}, wheel of PyPI, source read by tools/extract_flags.py"
+    content["flags"] = flags
+    write(path, content)
+    return path
+
+
+def main(arguments: list[str]) -> int:
+    """Run one of the usages above."""
+    parser = argparse.ArgumentParser(description="Read the flags of `vllm serve` from vLLM's source.")
+    parser.add_argument("source", type=Path, help="a wheel, or a directory that holds the vllm package")
+    parser.add_argument("--write", metavar="0.34", help="make or refresh the profile of that version")
+    given = parser.parse_args(arguments)
+    with unpacked(given.source) as root:
+        flags = extract(root)
+        if given.write is None:
+            print(json.dumps(flags, indent=1))
+            return 0
+        path = write_profile(given.write, version_in(root), flags)
+    left = path.read_text().count(UNREVIEWED)
+    print(f"{path}: {len(flags)} flags, {left} facts to be reviewed")
+    return 0
+
+
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        raise SystemExit(__doc__)
-    json.dump(extract(Path(sys.argv[1])), sys.stdout, indent=1)
-    print()
+    sys.exit(main(sys.argv[1:]))

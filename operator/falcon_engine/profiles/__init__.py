@@ -5,13 +5,11 @@ import json
 import pkgutil
 import re
 from dataclasses import dataclass, field
+from importlib.resources import files
 from typing import Any
 
 from falcon_engine.profiles import remarks, schema
 from falcon_engine.profiles.schema import ProfileError
-
-# The files beside this one, oldest first.
-VERSIONS = ("0.13", "0.26", "0.32", "0.33")
 
 
 @dataclass(frozen=True)
@@ -84,6 +82,15 @@ def parse(version: str | None) -> tuple[int, int] | None:
     """Major and minor of versions such as `0.32.0+cpu`, `v0.33.0rc1` or `0.13`; None where there are none."""
     match = re.match(r"v?(\d+)\.(\d+)(?![\d])", version or "")
     return (int(match[1]), int(match[2])) if match else None
+
+
+# The files beside this one, oldest first; also out of a zip.
+VERSIONS = tuple(
+    sorted(
+        (entry.name.removesuffix(".json") for entry in files(__name__).iterdir() if entry.name.endswith(".json")),
+        key=lambda name: parse(name) or (0, 0),
+    )
+)
 
 
 def select(version: str | None) -> tuple[Profile, bool]:
