@@ -102,8 +102,9 @@ def from_config(config: object) -> ModelShape:
     state = _size(config, "mamba_d_state")
     groups = _size(config, "mamba_n_groups", default=1)
     mamba_heads = _size(config, "mamba_n_heads")
-    mamba_head = _size(config, "mamba_d_head", default=0) or _size(config, "mamba_d_ssm") // mamba_heads
     d_ssm = _size(config, "mamba_d_ssm", default=0) or int(_number(config, "mamba_expand", 2.0) * hidden)
+    named = config.get("mamba_d_head") not in (None, "auto")
+    mamba_head = _size(config, "mamba_d_head") if named else d_ssm // mamba_heads
     if mamba_heads * mamba_head != d_ssm:
         raise ShapeError(
             f"mamba_n_heads {mamba_heads} x mamba_d_head {mamba_head} is not mamba_d_ssm {d_ssm}, as it must be"
