@@ -76,6 +76,7 @@ class Operator:
             nodes,
             renderer,
             resync_seconds=config.resync_seconds,
+            failed=self.metrics.failed,
         )
         self.workers = Workers(self.queue, reconciler, self.metrics, count=config.workers)
         self.metrics.export_resources(lambda: list(self.cache.all(FALCON)))

@@ -45,7 +45,7 @@ def test_the_network_policy_lets_through_what_the_operator_does(helm: Helm) -> N
     dns, api_server, engines = policy["egress"]
     assert {(port["port"], port["protocol"]) for port in dns["ports"]} == {(53, "UDP"), (53, "TCP")}
     assert [port["port"] for port in api_server["ports"]] == [443, 8443]
-    assert engines["ports"] == [{"port": names.ENGINE_PORT, "protocol": "TCP"}]
+    assert engines["ports"] == [{"port": p, "protocol": "TCP"} for p in (names.ENGINE_PORT, names.LAUNCHER_PORT)]
     [to] = engines["to"]
     assert to["namespaceSelector"] == {}
     assert to["podSelector"]["matchLabels"].items() <= names.child_labels("falcon", "uid").items()

@@ -150,6 +150,16 @@ def test_the_startup_probe_gives_at_least_the_budget(budget: str, failures: int)
     assert (probe["periodSeconds"], probe["failureThreshold"]) == (2, failures)
 
 
+def test_the_launcher_says_when_an_engine_has_started_and_the_engine_whether_it_lives() -> None:
+    for startup in ({}, {"canary": False}):
+        container = engine(startup=startup)
+        ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+        assert ports == {"http": 8000, "launcher": 8001}
+        assert container["startupProbe"]["httpGet"] == {"path": "/started", "port": "launcher"}
+        for probe in ("readinessProbe", "livenessProbe"):
+            assert container[probe]["httpGet"] == {"path": "/health", "port": "http"}
+
+
 def test_a_pod_has_time_to_drain_and_to_stop() -> None:
     assert template(rollout={"drainTimeout": "0s"})["spec"]["terminationGracePeriodSeconds"] == pod.STOP_SECONDS
     spec = template(rollout={"drainTimeout": "1h"})["spec"]

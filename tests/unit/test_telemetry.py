@@ -48,6 +48,39 @@ def test_a_resources_series_are_those_of_its_status_and_vanish_with_it() -> None
     assert samples(metrics, "falcon_deployment_condition") == {}
 
 
+def test_what_is_known_of_engines_is_a_series_each_and_vanishes_with_the_resource() -> None:
+    predicted = {"blocks": 1650, "blockTokens": 3328, "tokens": 5}
+    measured = {"blocks": 1660, "blockTokens": 3328, "sequences": 41, "tokens": 0}
+    status = {
+        "coldStart": {"scheduled": 0.0, "loaded": 25.4},
+        "capacity": [
+            {"product": "NVIDIA-H200", "predicted": predicted, "measured": measured},
+            {"product": "NVIDIA-B200", "predicted": predicted},
+        ],
+    }
+    metrics, resources = Metrics(), [{**RESOURCE, "status": status}]
+    metrics.export_resources(lambda: resources)
+    assert samples(metrics, "falcon_engine_start_seconds") == {
+        ("web", "ns", "scheduled"): 0,
+        ("web", "ns", "loaded"): 25.4,
+    }
+    assert samples(metrics, "falcon_capacity_prediction_error_ratio") == {
+        ("blocks", "web", "ns", "NVIDIA-H200"): pytest.approx(-10 / 1660),
+        ("blockTokens", "web", "ns", "NVIDIA-H200"): 0,
+    }
+    for reason in ("OutOfMemory", "OutOfMemory", "EngineDied"):
+        metrics.failed(("ns", "web"), reason)
+    metrics.failed(("ns", "gone"), "EngineDied")
+    for _ in range(2):
+        assert samples(metrics, "falcon_engine_failures_total") == {
+            ("web", "ns", "OutOfMemory"): 2,
+            ("web", "ns", "EngineDied"): 1,
+        }
+    resources.clear()
+    for name in ("start_seconds", "failures_total"):
+        assert samples(metrics, f"falcon_engine_{name}") == {}
+
+
 def test_names_are_controller_runtimes() -> None:
     metrics = Metrics()
     metrics.reconciled("success", 0.01)

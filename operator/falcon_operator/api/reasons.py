@@ -100,6 +100,7 @@ class Reason(StrEnum):
     # EngineSupported.
     PROFILE_FOUND = "ProfileFound"
     NEAREST_PROFILE = "NearestProfile"
+    KNOWN_BAD_VERSION = "KnownBadVersion"
     DEVELOPMENT_DEVICE = "DevelopmentDevice"
 
     # UpToDate.

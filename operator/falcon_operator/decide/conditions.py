@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from falcon_engine import profiles
 from falcon_operator.api.engine import Device
 from falcon_operator.api.reasons import ConditionType as Type
 from falcon_operator.api.reasons import Reason
@@ -15,9 +14,15 @@ from falcon_operator.decide.facts import Seen, version_in_failures
 from falcon_operator.decide.refused_children import ChildRefused
 from falcon_operator.decide.revision import Choice
 from falcon_operator.decide.rollout import Rollout, unschedulable
+from falcon_operator.decide.supported import supported
 from falcon_operator.desired.intent import version_of_tag
 
 _SHOWN_NODES = 5
+# What came of the one-token completion; nothing is said of an engine whose launcher knows of none.
+_CANARY: Mapping[str | None, str] = {
+    "passed": " and has answered a first request",
+    "off": "; no first request was made, as spec.startup.canary is false",
+}
 
 
 @dataclass(frozen=True)
@@ -155,7 +160,10 @@ def model_served(s: Situation) -> Condition:
     """True where an engine has said that it serves every name of the spec."""
     names = ", ".join(s.spec.model.names)
     if not s.rollout.ready:
-        return Condition(Type.MODEL_SERVED, "False", s.idle or Reason.NOT_SERVING, f"No pod is ready to serve {names}.")
+        failed = next((c.error for c in s.rollout.canaries if c.state == "failed" and c.error), None)
+        why = f" A first request fails: {failed.rstrip('.')}." if failed else ""
+        message = f"No pod is ready to serve {names}.{why}"
+        return Condition(Type.MODEL_SERVED, "False", s.idle or Reason.NOT_SERVING, message)
     for facts in s.seen.known:
         missing = [name for name in s.spec.model.names if name not in facts.model_names]
         if missing:
@@ -170,11 +178,12 @@ def model_served(s: Situation) -> Condition:
     if s.seen.known:
         length = s.seen.known[0].max_model_len
         upto = f" with up to {length} tokens" if length is not None else ""
-        return Condition(Type.MODEL_SERVED, "True", Reason.MODEL_SERVED, f"Serves {names}{upto}.")
+        message = f"Serves {names}{upto}{_CANARY.get(s.seen.canary, '')}."
+        return Condition(Type.MODEL_SERVED, "True", Reason.MODEL_SERVED, message)
     before = s.live.get(Type.MODEL_SERVED, {})
-    if before.get("status") == "True" and s.seen.remembered:
-        # An operator that has just started knows nothing yet, and a Ready engine that is slow to answer still serves.
-        return Condition(Type.MODEL_SERVED, "True", Reason.MODEL_SERVED, str(before.get("message")))
+    if before.get("status") == "True" and s.seen.blind and (kept := _kept(Type.MODEL_SERVED, before)) is not None:
+        # A Ready engine that is slow to answer still serves.
+        return kept
     if s.seen.error is not None:
         message = f"A pod is ready, but what it serves cannot be read: {s.seen.error}. It is asked again."
         return Condition(Type.MODEL_SERVED, "Unknown", Reason.NOT_OBSERVED, message)
@@ -218,23 +227,13 @@ def fits(s: Situation) -> Condition:
 
 
 def engine_supported(s: Situation) -> Condition:
-    """Whether this operator knows the engine's version."""
-    if s.spec.engine.device is Device.CPU:
-        message = (
-            "engine.device is cpu, which is for development: it has no NVFP4 kernels, so weights are computed in BF16."
-        )
-        return Condition(Type.ENGINE_SUPPORTED, "True", Reason.DEVELOPMENT_DEVICE, message)
+    """Whether this operator knows the engine's version, what runs in it, and what speaks against it."""
+    before = s.live.get(Type.ENGINE_SUPPORTED, {})
+    if s.seen.blind and (kept := _kept(Type.ENGINE_SUPPORTED, before)) is not None:
+        return kept
     version = s.seen.version or version_in_failures(s.rollout) or s.spec.engine.version or version_of_tag(s.image)
-    if version is None:
-        message = f"The version of vLLM in {s.image} is read when an engine starts; spec.engine.version can state it."
-        return Condition(Type.ENGINE_SUPPORTED, "Unknown", Reason.ENGINE_VERSION_UNKNOWN, message)
-    profile, own = profiles.select(version)
-    if own:
-        message = f"vLLM {version} is known to this operator (profile {profile.version})."
-        return Condition(Type.ENGINE_SUPPORTED, "True", Reason.PROFILE_FOUND, message)
-    known = ", ".join(profiles.VERSIONS)
-    message = f"vLLM {version} is not among the known versions ({known}); the flags of {profile.version} are used."
-    return Condition(Type.ENGINE_SUPPORTED, "Unknown", Reason.NEAREST_PROFILE, message)
+    on_cpu = s.spec.engine.device is Device.CPU
+    return Condition(Type.ENGINE_SUPPORTED, *supported(version, s.image, s.seen, (), on_cpu=on_cpu))
 
 
 def up_to_date(s: Situation) -> Condition:
@@ -249,6 +248,14 @@ def up_to_date(s: Situation) -> Condition:
         f"Adopting {fresh.renderer} would change {changes} and restart the engines; spec.updatePolicy Auto does that."
     )
     return Condition(Type.UP_TO_DATE, "False", Reason.ADOPTION_AVAILABLE, message)
+
+
+def _kept(kind: Type, before: Mapping[str, Any]) -> Condition | None:
+    """The condition on record, for an operator that has just started and knows nothing yet."""
+    try:
+        return Condition(kind, str(before["status"]), Reason(before["reason"]), str(before["message"]))
+    except (KeyError, ValueError):
+        return None
 
 
 def _going_on(s: Situation) -> Reason:

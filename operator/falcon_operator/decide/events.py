@@ -9,6 +9,8 @@ from falcon_operator.api.reasons import Reason
 from falcon_operator.decide.types import Event
 
 _NOTE_CHARACTERS = 1000
+# The action of an event that says that an engine has failed.
+ENGINE_FAILURE = "RunEngine"
 
 
 def events(live: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[Event, ...]:
@@ -17,7 +19,7 @@ def events(live: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[Event, ...]
     failure = new.get("lastFailure")
     if failure and _identity(failure) != _identity(live.get("lastFailure") or {}):
         note = f"{failure.get('message', '')} {failure.get('hint', '')}".strip()
-        found.append(_event("Warning", failure["reason"], "RunEngine", note))
+        found.append(_event("Warning", failure["reason"], ENGINE_FAILURE, note))
     for kind, status, action in (("Stalled", "True", "Reconcile"), ("GPUCompatible", "False", "Schedule")):
         now, before = _condition(new, kind), _condition(live, kind)
         began = now.get("status") == status and (before.get("status"), before.get("reason")) != (status, now["reason"])

@@ -11,7 +11,7 @@ from falcon_operator.api.reasons import Reason
 from falcon_operator.decide import failure
 from falcon_operator.decide.failure import Failure
 from falcon_operator.decide.pods import Pod
-from falcon_operator.decide.report import Report
+from falcon_operator.decide.report import Canary, Report
 
 _SHOWN_PODS = 3
 _MESSAGE_CHARACTERS = 1000
@@ -52,6 +52,11 @@ class Rollout:
     def updated_ready(self) -> tuple[Pod, ...]:
         """Pods of the wanted revision that take requests."""
         return tuple(p for p in self.updated if p.ready)
+
+    @property
+    def canaries(self) -> tuple[Canary, ...]:
+        """What comes of the first requests to engines that start."""
+        return tuple(report.canary for report in self.doing.values() if report.canary is not None)
 
     @property
     def complete(self) -> bool:

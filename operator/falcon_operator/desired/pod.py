@@ -114,12 +114,22 @@ def _container(spec: Spec, renderer: Renderer, mounts: list[dict[str, Any]]) -> 
         "imagePullPolicy": spec.image.pull_policy,
         "command": [*_LAUNCHER, "serve"],
         "env": environment(spec, intent(spec, image)),
-        "ports": [{"name": names.PORT_NAME, "containerPort": names.ENGINE_PORT, "protocol": "TCP"}],
+        "ports": [
+            {"name": names.PORT_NAME, "containerPort": names.ENGINE_PORT, "protocol": "TCP"},
+            {"name": names.LAUNCHER_PORT_NAME, "containerPort": names.LAUNCHER_PORT, "protocol": "TCP"},
+        ],
         "resources": _resources(spec),
         "volumeMounts": mounts,
-        "startupProbe": {**_health(_STARTUP_PERIOD_SECONDS, startup_failures, timeout=2), **_NOTHING_TO_DRAIN},
-        "readinessProbe": _health(period=5, failures=3, timeout=5),
-        "livenessProbe": {**_health(_LIVENESS_PERIOD_SECONDS, _LIVENESS_FAILURES, timeout=10), **_NOTHING_TO_DRAIN},
+        # The launcher answers: it also makes the first request, which an engine may fail although it is healthy.
+        "startupProbe": {
+            **_probe(names.LAUNCHER_PORT_NAME, "/started", _STARTUP_PERIOD_SECONDS, startup_failures, timeout=2),
+            **_NOTHING_TO_DRAIN,
+        },
+        "readinessProbe": _probe(names.PORT_NAME, "/health", period=5, failures=3, timeout=5),
+        "livenessProbe": {
+            **_probe(names.PORT_NAME, "/health", _LIVENESS_PERIOD_SECONDS, _LIVENESS_FAILURES, timeout=10),
+            **_NOTHING_TO_DRAIN,
+        },
         "lifecycle": {"preStop": {"exec": {"command": [*_LAUNCHER, "drain"]}}},
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -130,9 +140,9 @@ def _container(spec: Spec, renderer: Renderer, mounts: list[dict[str, Any]]) -> 
     }
 
 
-def _health(period: int, failures: int, timeout: int) -> dict[str, Any]:
+def _probe(port: str, path: str, period: int, failures: int, timeout: int) -> dict[str, Any]:
     return {
-        "httpGet": {"path": "/health", "port": names.PORT_NAME},
+        "httpGet": {"path": path, "port": port},
         "periodSeconds": period,
         "timeoutSeconds": timeout,
         "failureThreshold": failures,

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from time import perf_counter
 from typing import Any
 
+from falcon_operator.decide.events import ENGINE_FAILURE
 from falcon_operator.decide.reconcile import decide
 from falcon_operator.decide.types import Plan, Renderer, Snapshot
 from falcon_operator.kube.apply import controller_uid
@@ -50,6 +51,7 @@ class Reconciler:
         renderer: Renderer,
         *,
         resync_seconds: float,
+        failed: Callable[[Key, str], None] = lambda key, reason: None,
         decision: Decide = decide,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         jitter: Callable[[], float] = random.random,
@@ -57,6 +59,7 @@ class Reconciler:
         self._cache, self._queue, self._executor, self._status = cache, queue, executor, status
         self._events, self._observer, self._nodes, self._renderer = events, observer, nodes, renderer
         self._resync, self._decide, self._now, self._jitter = resync_seconds, decision, now, jitter
+        self._failed = failed
         self._known: dict[Key, str] = {}
 
     async def reconcile(self, key: Key) -> float | None:
@@ -93,6 +96,8 @@ class Reconciler:
                 return wait  # the events belong to that later status
         for event in plan.events:
             self._events.record(resource, event)
+            if event.action == ENGINE_FAILURE:
+                self._failed(key, event.reason)
         # The record of what has served is for a later day: it does not hold the status up.
         outcomes += [await self._executor.apply(key, uid, body) for body in records]
         if Outcome.REFUSED in outcomes:

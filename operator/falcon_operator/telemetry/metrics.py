@@ -13,14 +13,13 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
-from prometheus_client.registry import Collector
 
 from falcon_operator import __version__
 from falcon_operator.api.names import KIND
+from falcon_operator.telemetry.resources import Resources
 
 # Dashboards made for kubebuilder's operators select by these labels.
 CONTROLLER = KIND.lower()
@@ -111,6 +110,8 @@ class Metrics:
             ["kind"],
             registry=registry,
         )
+        self._resources = Resources()
+        registry.register(self._resources)
         self.loop_lag = Gauge("falcon_event_loop_lag_seconds", "How late the event loop last was.", registry=registry)
 
     def request(self, method: str, code: str, host: str, seconds: float) -> None:
@@ -136,38 +137,14 @@ class Metrics:
         if count:
             self._swept.labels(kind).inc(count)
 
+    def failed(self, key: tuple[str, str], reason: str) -> None:
+        """Count one failure of an engine of the resource with that namespace and name."""
+        self._resources.failed(key, reason)
+
     def export_resources(self, resources: Callable[[], Iterable[Mapping[str, Any]]]) -> None:
         """Export each resource's state; read at scrape time, so that a series vanishes with its resource."""
-        self.registry.register(_Resources(resources))
+        self._resources.source = resources
 
     def render(self) -> bytes:
         """The exposition text."""
         return generate_latest(self.registry)
-
-
-class _Resources(Collector):
-    def __init__(self, resources: Callable[[], Iterable[Mapping[str, Any]]]) -> None:
-        self._resources = resources
-
-    def collect(self) -> Iterable[Metric]:
-        conditions = GaugeMetricFamily(
-            "falcon_deployment_condition",
-            "The conditions of each resource: 1 for the status that holds.",
-            labels=["namespace", "name", "type", "status", "reason"],
-        )
-        replicas = GaugeMetricFamily(
-            "falcon_deployment_replicas", "Engines of each resource.", labels=["namespace", "name", "state"]
-        )
-        for resource in self._resources():
-            metadata, status = resource["metadata"], resource.get("status") or {}
-            where = [metadata["namespace"], metadata["name"]]
-            for condition in status.get("conditions") or ():
-                conditions.add_metric(
-                    [*where, condition["type"], condition["status"], condition.get("reason") or ""], 1
-                )
-            wanted = (resource.get("spec") or {}).get("replicas", 1)
-            replicas.add_metric([*where, "desired"], wanted)
-            for state, field in (("current", "replicas"), ("ready", "readyReplicas"), ("updated", "updatedReplicas")):
-                replicas.add_metric([*where, state], status.get(field) or 0)
-        yield conditions
-        yield replicas
