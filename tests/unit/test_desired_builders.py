@@ -18,7 +18,8 @@ from falcon_operator.desired.services import client_service, engines_service
 
 OWNER = Owner("demo", "team", UID)
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
-H100 = {"key": affinity.LABEL_PRODUCT, "operator": "In", "values": ["H100"]}
+H100 = {"key": "nvidia.com/gpu.product", "operator": "In", "values": ["H100"]}
+H100_ONLY = affinity.Requirements(alternatives=((H100,),))
 
 
 def template(**spec: Any) -> dict[str, Any]:
@@ -92,8 +93,8 @@ def test_mebibytes_are_rounded_up() -> None:
 )
 def test_a_requirement_is_there_whatever_is_missing_of_the_users_affinity(user: dict[str, Any] | None) -> None:
     terms = {"nodeSelectorTerms": [{"matchExpressions": [H100]}]}
-    assert affinity.merged(user, [H100]) == {"nodeAffinity": {REQUIRED: terms}}
-    assert affinity.merged(user, []) is None
+    assert affinity.merged(user, H100_ONLY) == {"nodeAffinity": {REQUIRED: terms}}
+    assert affinity.merged(user, affinity.Requirements()) is None
 
 
 def test_every_alternative_of_the_user_gets_the_requirement_and_the_rest_stays() -> None:
@@ -107,7 +108,7 @@ def test_every_alternative_of_the_user_gets_the_requirement_and_the_rest_stays()
         "podAffinity": {REQUIRED: [{"topologyKey": "zone"}]},
     }
     before = content_hash(user)
-    assert affinity.merged(user, [H100]) == {
+    assert affinity.merged(user, H100_ONLY) == {
         "nodeAffinity": {
             REQUIRED: {
                 "nodeSelectorTerms": [
@@ -122,9 +123,20 @@ def test_every_alternative_of_the_user_gets_the_requirement_and_the_rest_stays()
     assert content_hash(user) == before, "the user's affinity is not changed"
 
 
-def test_memory_at_least_is_greater_than_one_less() -> None:
-    assert affinity.gpu_requirements([], "80Gi") == [
-        {"key": affinity.LABEL_MEMORY, "operator": "Gt", "values": ["81919"]}
+def test_each_alternative_of_the_user_meets_each_of_ours() -> None:
+    zones = [{"matchExpressions": [{"key": "zone", "operator": "In", "values": [zone]}]} for zone in "ab"]
+    h200 = {**H100, "values": ["H200"]}
+    found = affinity.merged(
+        {"nodeAffinity": {REQUIRED: {"nodeSelectorTerms": zones}}},
+        affinity.Requirements(alternatives=((H100,), (h200,))),
+    )
+    assert found is not None
+    terms = found["nodeAffinity"][REQUIRED]["nodeSelectorTerms"]
+    assert [(t["matchExpressions"][0]["values"][0], t["matchExpressions"][1]["values"][0]) for t in terms] == [
+        ("a", "H100"),
+        ("a", "H200"),
+        ("b", "H100"),
+        ("b", "H200"),
     ]
 
 

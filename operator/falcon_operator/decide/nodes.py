@@ -14,7 +14,7 @@ Taint = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class NodeFacts:
-    """One node: every label (a user's selector may name any), what it has of `nvidia.com/*`, and what keeps pods off."""
+    """One node: every label (users' selectors may name any), what it has of `nvidia.com/*`, and what keeps pods off."""
 
     name: str
     labels: Mapping[str, str]

@@ -13,6 +13,9 @@ PRODUCT = "nvidia.com/gpu.product"
 DRIVER = "nvidia.com/cuda.driver-version.major"
 DRIVER_OLD = "nvidia.com/cuda.driver.major"
 
+# Strategies in which several pods get one GPU.
+SHARED = ("mps", "time-slicing")
+
 _MIG_RESOURCE = re.compile(r"nvidia\.com/mig-(?:[1-9]\d*c\.)?[1-9]\d*g\.([1-9]\d{0,4})gb")
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 _PLAIN = re.compile(r"0|[1-9][0-9]{0,17}")

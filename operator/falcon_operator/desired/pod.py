@@ -9,6 +9,7 @@ from falcon_operator.api.spec import Spec
 from falcon_operator.desired import affinity, quantity
 from falcon_operator.desired.canonical import content_hash, without_none
 from falcon_operator.desired.environment import environment
+from falcon_operator.desired.gpu_needs import profile_of
 from falcon_operator.desired.intent import intent
 from falcon_operator.desired.renderer import Renderer
 from falcon_operator.desired.volumes import LAUNCHER_DIRECTORY, volumes
@@ -60,8 +61,7 @@ def labelled(template: dict[str, Any], owner_name: str, uid: str, revision: str)
 def _pod_spec(spec: Spec, owner_name: str, renderer: Renderer) -> dict[str, Any]:
     scheduling, security = spec.scheduling, spec.security
     mounted = volumes(spec, owner_name, renderer.launcher.name)
-    asks_for_gpu = spec.effective_gpu_count > 0 or bool(spec.gpu.claims)
-    requirements = affinity.gpu_requirements(spec.gpu.products, spec.gpu.memory_at_least) if asks_for_gpu else []
+    requirements = affinity.requirements(spec, profile_of(spec, image_of(spec, renderer)))
     user_affinity = _without_empty_lists(scheduling.affinity.manifest()) if scheduling.affinity else None
     found: dict[str, Any] = without_none(
         {

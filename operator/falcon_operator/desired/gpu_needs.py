@@ -1,0 +1,139 @@
+"""What an engine needs of a node's GPU, from the spec and the engine's profile alone.
+
+Nothing here depends on which nodes there are: what a node's labels do to the pod template would restart engines.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from falcon_engine import profiles
+from falcon_engine.ask import Ask, from_intent
+from falcon_engine.fit import least_gpu_gib, visible_gib
+from falcon_engine.profiles import Profile, capability
+from falcon_engine.shape import FALCON_H1R_7B
+from falcon_operator.api.engine import Device
+from falcon_operator.api.gpu import FP4
+from falcon_operator.api.lifecycle import Fit
+from falcon_operator.api.spec import Spec
+from falcon_operator.desired import gpu_labels, quantity
+from falcon_operator.desired.intent import intent, version_of_tag
+
+# The first compute capability that multiplies FP4 numbers itself.
+NATIVE_FP4 = (10, 0)
+# What all engines of a shared GPU may take of it together; the rest is for their contexts.
+SHARED_UTILIZATION = 0.9
+# No count of sharers above it is believed; each is a value in every pod's affinity.
+MOST_SHARERS = 20
+_LARGEST_MIB = 1 << 24
+# What the checkpoint is taken to be until an engine has loaded it.
+_WEIGHTS = "nvfp4"
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a node must offer.
+
+    `memory_mib` is what the engine cannot do without, `memory_asked_mib` what the user asks for, both as the label
+    states memory. `profile_mib` is the memory that a MIG profile has in its name. `most_sharers` is how many engines
+    may share a GPU at this utilization; None where that is not looked at.
+    """
+
+    resource: str | None
+    count: int
+    labels_of: str
+    products: tuple[str, ...] = ()
+    memory_asked_mib: int | None = None
+    memory_mib: int = 0
+    profile_mib: int | None = None
+    capability: tuple[int, int] = (0, 0)
+    native_fp4: FP4 = FP4.ALLOW
+    driver: int = 0
+    most_sharers: int | None = None
+    utilization: float = 0.0
+
+    @property
+    def least_capability(self) -> tuple[int, int]:
+        """The least compute capability, native FP4 included where it is required."""
+        return max(self.capability, NATIVE_FP4) if self.native_fp4 is FP4.REQUIRE else self.capability
+
+
+def profile_of(spec: Spec, image: str) -> Profile | None:
+    """The profile of the version that the spec or the image's tag states; None where neither does."""
+    version = spec.engine.version or version_of_tag(image)
+    return None if version is None else profiles.select(version)[0]
+
+
+def needs(spec: Spec, profile: Profile | None) -> Needs | None:
+    """What a pod needs; None where it asks for no GPU.
+
+    `profile` is None where the engine's version is not known: then only what every known version needs is needed.
+    """
+    count = spec.effective_gpu_count
+    if not count and not spec.gpu.claims:
+        return None
+    resource = spec.gpu.effective_resource_name if count else None
+    asked = spec.gpu.memory_at_least
+    asked_mib = None if asked is None else quantity.mebibytes(asked)
+    named = gpu_labels.mig_gib(resource) if resource else None
+    if spec.engine.device is Device.CPU:
+        # It asks for the device and computes nothing on it: only what the user says of it counts.
+        return Needs(
+            resource=resource,
+            count=count,
+            labels_of=gpu_labels.prefix(resource or gpu_labels.GPU),
+            products=spec.gpu.products,
+            memory_asked_mib=asked_mib,
+        )
+    known = (profile,) if profile is not None else tuple(profiles.load(v) for v in profiles.VERSIONS)
+    asks = [from_intent(intent(spec, ""), p, _WEIGHTS) for p in known]
+    utilization = asks[0].gpu_memory_utilization
+    return Needs(
+        resource=resource,
+        count=count,
+        labels_of=gpu_labels.prefix(resource or gpu_labels.GPU),
+        capability=min(capability.number(p.fact("minimumCapability")) for p in known),
+        native_fp4=spec.gpu.fp4,
+        driver=min(int(p.fact("driverFloor")) for p in known),
+        memory_mib=min(_least_mib(p.file, a, spec.fit is Fit.CLAMP) for p, a in zip(known, asks, strict=True)),
+        memory_asked_mib=asked_mib,
+        profile_mib=None if named is None else named * 1024,
+        products=spec.gpu.products,
+        most_sharers=None if resource is None else _most_sharers(utilization, count),
+        utilization=utilization,
+    )
+
+
+def compiled_for(architectures: Iterable[str], have: tuple[int, int]) -> bool:
+    """Whether binaries of these architectures run: `8.0` on every 8.x, `10.0f` on its family, `10.0a` on it alone."""
+    for architecture in architectures:
+        major, minor = capability.number(architecture.rstrip("af"))
+        if major == have[0] and (minor == have[1] if architecture.endswith("a") else minor <= have[1]):
+            return True
+    return False
+
+
+def _most_sharers(utilization: float, count: int) -> int:
+    """Two shares of one pod may be of one GPU, so that a pod which asks for several can have no shares."""
+    return 1 if count > 1 else max(1, int(SHARED_UTILIZATION / utilization + 1e-9))
+
+
+@functools.lru_cache(maxsize=1024)
+def _least_mib(profile_file: str, ask: Ask, clamp: bool) -> int:
+    """The least memory as the label states it, which counts what the driver keeps for itself; 0 where none is enough.
+
+    What no GPU can hold is no matter of nodes: the fit says it.
+    """
+    least = least_gpu_gib(FALCON_H1R_7B, profiles.load(profile_file.removesuffix(".json")), ask, clamp=clamp)
+    if least >= visible_gib(_LARGEST_MIB):
+        return 0
+    low, high = 0, _LARGEST_MIB
+    while low < high:
+        middle = (low + high) // 2
+        if visible_gib(middle) >= least:
+            high = middle
+        else:
+            low = middle + 1
+    return low
