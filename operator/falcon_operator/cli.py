@@ -1,4 +1,4 @@
-"""The command line: `falcon-operator run | crds | render`."""
+"""The command line: `falcon-operator run | crds | render | fit`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="falcon-operator",
         description="Serves Falcon-H1R-7B in NVFP4 on Kubernetes.",
-        epilog=f"Options of `run` and `render` can be set as {ENVIRONMENT}NAME in the environment; the option wins.",
+        epilog=f"The operator's configuration can be set as {ENVIRONMENT}NAME in the environment; the option wins.",
     )
     parser.add_argument("--version", action="version", version=f"falcon-operator {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -42,12 +42,39 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     crds.set_defaults(command=_crds)
 
     render = commands.add_parser("render", help="print what the operator would create for a resource")
-    render.add_argument(
-        "-f", "--filename", required=True, metavar="FILE", help="the resource as YAML; - is standard input"
-    )
+    _add_resource(render)
     _add_config(render, environment)
     render.set_defaults(command=_render)
+    _add_fit(commands.add_parser("fit", help="print what an engine of a resource holds on a GPU"), environment)
     return parser
+
+
+def _add_resource(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="SPEC.yaml", help="the resource as YAML; - is standard input")
+
+
+def _add_fit(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
+    parser.description = (
+        "Prints how many blocks, tokens and sequences one engine holds, with vLLM's own sums. "
+        "Exit status: 0, or 3 where the engine would not start, 1 where the input is wrong, 2 for wrong usage."
+    )
+    _add_resource(parser)
+    memory = parser.add_mutually_exclusive_group()
+    memory.add_argument("--gpu", metavar="NAME", help="the GPU, such as H200 or 'RTX PRO 6000'")
+    memory.add_argument("--gpu-memory", type=_gib, metavar="GIB", help="memory of one GPU as vLLM sees it")
+    parser.add_argument(
+        "--kv-available", type=_gib, metavar="GIB", help='what the engine logs as "Available KV cache memory"'
+    )
+    parser.add_argument(
+        "--engine-version", type=_version, metavar="VERSION", help="vLLM's version (default: the spec's)"
+    )
+    parser.add_argument(
+        "--model-config", metavar="FILE", help="config.json of the checkpoint (default: Falcon-H1R-7B in NVFP4)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    _add(parser, environment, "default_image", "the engine's image where the resource names none", str,
+         OperatorConfig().default_image)  # fmt: skip
+    parser.set_defaults(command=_fit, parser=parser)
 
 
 def _add_config(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
@@ -106,6 +133,24 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _gib(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of GiB above 0")
+    return value
+
+
+def _version(text: str) -> str:
+    from falcon_engine.profiles import parse
+
+    if parse(text) is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a version of vLLM such as 0.33.0")
+    return text
+
+
 def _one_of(*choices: str) -> Callable[[str], str]:
     # Not argparse's own choices, which a value from the environment would pass by.
     def check(text: str) -> str:
@@ -160,11 +205,42 @@ def _crds(options: argparse.Namespace) -> int:
 
 
 def _render(options: argparse.Namespace) -> int:
+    from falcon_operator import manifests
     from falcon_operator.preview import preview
 
-    text = sys.stdin.read() if options.filename == "-" else Path(options.filename).read_text()
-    documents, problems = preview(text, _config(options))
+    try:
+        documents, problems = preview(manifests.read(options.file), _config(options))
+    except manifests.ManifestError as error:
+        documents, problems = "", [str(error)]
     print(documents, end="")
+    return _report(problems)
+
+
+def _fit(options: argparse.Namespace) -> int:
+    from falcon_operator import fitting, gpus, manifests
+
+    try:
+        question = fitting.Question(
+            gpu=options.gpu,
+            gpu_gib=gpus.visible_gib(options.gpu) if options.gpu is not None else options.gpu_memory,
+            kv_available_gib=options.kv_available,
+            engine_version=options.engine_version,
+            model_config=options.model_config,
+        )
+        found = fitting.answer(
+            manifests.read(options.file), question, OperatorConfig(default_image=options.default_image)
+        )
+    except ValueError as error:
+        return _report([str(error)])
+    if fitting.needs_memory(found, question):
+        options.parser.error("one of --gpu, --gpu-memory and --kv-available is needed")
+    print(
+        fitting.as_json(found) if options.json else fitting.as_text(found, question), end="\n" if options.json else ""
+    )
+    return 3 if found.fit.verdict == "Refused" else 0
+
+
+def _report(problems: Sequence[str]) -> int:
     for problem in problems:
         print(f"falcon-operator: {problem}", file=sys.stderr)
     return 1 if problems else 0

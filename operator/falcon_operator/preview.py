@@ -7,33 +7,24 @@ from typing import Any
 
 import yaml
 
-from falcon_operator.api import names
+from falcon_operator import manifests
 from falcon_operator.api.config import OperatorConfig
 from falcon_operator.decide.reconcile import decide
 from falcon_operator.decide.types import Snapshot
 from falcon_operator.launcher import make_renderer
 
-_NO_UID = "00000000-0000-0000-0000-000000000000"
-
 
 def preview(text: str, config: OperatorConfig) -> tuple[str, list[str]]:
-    """The objects as YAML, and sentences about what stands in the way."""
-    resources = [document for document in yaml.safe_load_all(text) if document]
+    """The objects as YAML, and sentences about what stands in the way. Raises `manifests.ManifestError`."""
+    resources, problems = manifests.resources(text)
+    if not resources and not problems:
+        problems = ["there is no resource in it"]
     documents: list[str] = []
-    problems: list[str] = []
     for resource in resources:
-        if not isinstance(resource, dict) or resource.get("kind") != names.KIND:
-            problems.append(f"not a {names.KIND}: {str(resource)[:80]!r}")
-            continue
-        metadata = {"namespace": "default", "uid": _NO_UID, "generation": 1, **(resource.get("metadata") or {})}
-        if "name" not in metadata:
-            problems.append("metadata.name is missing: give the resource a name")
-            continue
-        snapshot = Snapshot(resource={"spec": {}, **resource, "metadata": metadata})
-        plan = decide(snapshot, make_renderer(config), datetime.now(UTC))
+        plan = decide(Snapshot(resource=resource), make_renderer(config), datetime.now(UTC))
         documents += [yaml.safe_dump(_readable(body), sort_keys=False, width=120) for body in plan.apply]
         problems += [
-            f"{metadata['name']}: {condition['message']}"
+            f"{resource['metadata']['name']}: {condition['message']}"
             for condition in plan.status.get("conditions", ())
             if condition["type"] == "Stalled" and condition["status"] == "True"
         ]
