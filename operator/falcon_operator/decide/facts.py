@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from falcon_operator.decide.capacity import CPU_PRODUCT, Figures, measured_before
-from falcon_operator.decide.nodes import NodeIndex
 from falcon_operator.decide.pods import Pod
 from falcon_operator.decide.report import CacheFigures, Clamped, Report
 from falcon_operator.decide.rollout import Rollout
 from falcon_operator.decide.termination import diagnosed_version
 from falcon_operator.decide.types import EngineFacts
+from falcon_operator.desired.intent import version_of_tag
 
 
 @dataclass(frozen=True)
@@ -101,12 +101,12 @@ def seen(
     engines: Mapping[str, EngineFacts],
     live_status: Mapping[str, Any],
     *,
-    nodes: NodeIndex | None,
-    product_label: str | None,
+    on_cpu: bool,
+    products: Mapping[str, str],
 ) -> Seen:
     """The facts of the pods of the wanted revision, or of the ones that serve in their place.
 
-    `product_label` is the node label that names the GPU's product; None where engines run on the CPU.
+    `products` are the GPU products of nodes, by the node's name, as far as they are known.
     """
     same = (live_status.get("revision") or {}).get("updated") == rollout.revision and rollout.revision is not None
     remembered = live_status if same else {}
@@ -118,7 +118,7 @@ def seen(
     for pod in reversed(rollout.updated_ready):
         facts = of_start(pod, engines)
         if facts is not None and (figures := _figures(facts)) is not None:
-            product = _product(pod, facts, nodes, product_label) if product_label else CPU_PRODUCT
+            product = CPU_PRODUCT if on_cpu else products.get(pod.node or "") or _product(facts)
             measured |= {product: figures} if product else {}
     return Seen(
         known=known,
@@ -151,9 +151,10 @@ def unobserved(pods: Iterable[Pod], engines: Mapping[str, EngineFacts]) -> tuple
     return tuple(found)
 
 
-def version_in_failures(rollout: Rollout) -> str | None:
-    """The version that the launcher of an ended engine wrote down."""
-    return next((v for v in map(diagnosed_version, rollout.updated) if v), None)
+def engine_version(seen: Seen, rollout: Rollout, stated: str | None, image: str) -> str | None:
+    """The engine's version: as it says itself, as the launcher of an ended one wrote down, as stated, as tagged."""
+    ended = next((v for v in map(diagnosed_version, rollout.updated) if v), None)
+    return seen.version or ended or stated or version_of_tag(image)
 
 
 def _starting(pod: Pod) -> bool:
@@ -164,11 +165,10 @@ def _reports(facts: Iterable[EngineFacts]) -> tuple[Report, ...]:
     return tuple(f.report for f in facts if f.report is not None)
 
 
-def _product(pod: Pod, facts: EngineFacts, nodes: NodeIndex | None, label: str) -> str | None:
-    """As the node says, like a prediction; else as the engine's container sees its GPU."""
-    node = nodes.get(pod.node) if nodes is not None and pod.node else None
+def _product(facts: EngineFacts) -> str | None:
+    """The GPU's name as the engine's container sees it."""
     gpus = facts.report.gpus if facts.report is not None else ()
-    return (node.labels.get(label) if node is not None else None) or (gpus[0].product if gpus else None)
+    return gpus[0].product if gpus else None
 
 
 def _figures(facts: EngineFacts) -> Figures | None:
