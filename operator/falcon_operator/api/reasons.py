@@ -69,10 +69,18 @@ class Reason(StrEnum):
     # Pods, from outside the container.
     UNSCHEDULABLE = "Unschedulable"
     PODS_SCHEDULED = "PodsScheduled"
+    COMPATIBLE_NODES = "CompatibleNodes"
+    NO_COMPATIBLE_NODE = "NoCompatibleNode"
+    NODE_LABELS_MISSING = "NodeLabelsMissing"
+    NODES_NOT_READABLE = "NodesNotReadable"
     IMAGE_PULL_FAILED = "ImagePullFailed"
     CONTAINER_CANNOT_START = "ContainerCannotStart"
     STARTUP_BUDGET_EXCEEDED = "StartupBudgetExceeded"
     EVICTED = "Evicted"
+
+    # Fits, before and after the start.
+    FIT_PREDICTED = "FitPredicted"
+    CLAMPED = "Clamped"
 
     # The engine: what the launcher writes into the termination message.
     ENGINE_STARTED = "EngineStarted"

@@ -10,12 +10,13 @@ from falcon_operator.api.engine import Device
 from falcon_operator.api.reasons import ConditionType as Type
 from falcon_operator.api.reasons import Reason
 from falcon_operator.api.spec import Spec
-from falcon_operator.decide.facts import Seen, version_in_failures
+from falcon_operator.decide import placement_words
+from falcon_operator.decide.facts import Seen
+from falcon_operator.decide.placement import Placement
 from falcon_operator.decide.refused_children import ChildRefused
 from falcon_operator.decide.revision import Choice
 from falcon_operator.decide.rollout import Rollout, unschedulable
 from falcon_operator.decide.supported import supported
-from falcon_operator.desired.intent import version_of_tag
 
 _SHOWN_NODES = 5
 # What came of the one-token completion; nothing is said of an engine whose launcher knows of none.
@@ -41,6 +42,7 @@ class Situation:
 
     spec: Spec
     image: str
+    version: str | None  # of the engine, as far as it is known
     url: str
     choice: Choice
     rollout: Rollout
@@ -50,6 +52,12 @@ class Situation:
     deadline_exceeded: bool
     live: Mapping[str, Mapping[str, Any]]
     remarks: tuple[str, ...]  # what stays other than the spec asks, and is no failure
+    placement: Placement
+
+    @property
+    def has_started(self) -> bool:
+        """Whether an engine of the wanted revision has started."""
+        return self.recorded or any(p.started or p.ready for p in self.rollout.updated)
 
     @property
     def idle(self) -> Reason | None:
@@ -191,38 +199,46 @@ def model_served(s: Situation) -> Condition:
 
 
 def gpu_compatible(s: Situation) -> Condition:
-    """Whether nodes with the right GPUs are there, as far as the scheduler has decided it."""
+    """Whether nodes with the right GPUs are there: by what nodes say of themselves, and by what the scheduler found."""
     if not s.spec.effective_gpu_count and not s.spec.gpu.claims and s.spec.engine.device is Device.CPU:
         message = "engine.device is cpu: no GPU is needed."
         return Condition(Type.GPU_COMPATIBLE, "True", Reason.DEVELOPMENT_DEVICE, message)
     blocker = s.rollout.blocker
-    if blocker is not None and blocker.reason is Reason.UNSCHEDULABLE:
-        return Condition(Type.GPU_COMPATIBLE, "False", Reason.UNSCHEDULABLE, blocker.message)
+    if blocker is not None and blocker.reason in (Reason.UNSCHEDULABLE, Reason.NO_COMPATIBLE_NODE):
+        return Condition(Type.GPU_COMPATIBLE, "False", blocker.reason, blocker.message)
     if any(unschedulable(p) for p in s.rollout.updated):
         message = "The scheduler finds no node for every pod: see Progressing."
         return Condition(Type.GPU_COMPATIBLE, "False", Reason.UNSCHEDULABLE, message)
     nodes = sorted({p.node for p in s.rollout.updated if p.node})
+    judgement = s.placement.judgement
+    if judgement is not None and (judgement.eligible or not nodes):
+        return Condition(Type.GPU_COMPATIBLE, *placement_words.compatible(judgement))
     if nodes:
         shown = ", ".join(nodes[:_SHOWN_NODES]) + (
             f" and {len(nodes) - _SHOWN_NODES} more" if len(nodes) > _SHOWN_NODES else ""
         )
         message = f"The scheduler found what the pods ask for on {'node' if len(nodes) == 1 else 'nodes'} {shown}."
         return Condition(Type.GPU_COMPATIBLE, "True", Reason.PODS_SCHEDULED, message)
-    message = (
-        "No pod has been placed on a node yet." if s.idle is None else "No pod is wanted, so no node was asked for."
-    )
-    return Condition(Type.GPU_COMPATIBLE, "Unknown", Reason.NOT_EVALUATED, message)
+    return Condition(Type.GPU_COMPATIBLE, "Unknown", Reason.NODES_NOT_READABLE, placement_words.NOT_READABLE)
 
 
 def fits(s: Situation) -> Condition:
-    """Whether the engine holds what the spec asks of it, as its own start has shown."""
+    """Whether the engine holds what the spec asks of it: as computed, and then as its own start has shown."""
     blocker = s.rollout.blocker
     if blocker is not None and blocker.reason in (Reason.SEQUENCES_EXCEED_MEMORY, Reason.OUT_OF_MEMORY):
         return Condition(Type.FITS, "False", blocker.reason, blocker.message)
-    engine = s.spec.engine
+    before = s.live.get(Type.FITS, {})
+    if s.seen.blind and (kept := _kept(Type.FITS, before)) is not None:
+        return kept
+    engine, clamped = s.spec.engine, s.seen.clamped
     asked = f"maxModelLen {engine.max_model_len} and maxNumSeqs {engine.max_num_seqs}"
-    if s.recorded or any(p.started or p.ready for p in s.rollout.updated):
+    if s.has_started and clamped is not None:
+        message = f"The engine started with {asked}, lowered to {clamped.given}: {clamped.why}"
+        return Condition(Type.FITS, "True", Reason.CLAMPED, message)
+    if s.has_started:
         return Condition(Type.FITS, "True", Reason.ENGINE_STARTED, f"The engine started with {asked}.")
+    if predicted := placement_words.predicted(s.placement):
+        return Condition(Type.FITS, *predicted)
     return Condition(Type.FITS, "Unknown", Reason.NOT_EVALUATED, f"No engine has started with {asked} yet.")
 
 
@@ -231,9 +247,8 @@ def engine_supported(s: Situation) -> Condition:
     before = s.live.get(Type.ENGINE_SUPPORTED, {})
     if s.seen.blind and (kept := _kept(Type.ENGINE_SUPPORTED, before)) is not None:
         return kept
-    version = s.seen.version or version_in_failures(s.rollout) or s.spec.engine.version or version_of_tag(s.image)
     on_cpu = s.spec.engine.device is Device.CPU
-    return Condition(Type.ENGINE_SUPPORTED, *supported(version, s.image, s.seen, (), on_cpu=on_cpu))
+    return Condition(Type.ENGINE_SUPPORTED, *supported(s.version, s.image, s.seen, s.placement.products, on_cpu=on_cpu))
 
 
 def up_to_date(s: Situation) -> Condition:

@@ -7,12 +7,16 @@ from typing import Any
 
 from falcon_operator.api.reasons import ConditionType as Type
 from falcon_operator.api.reasons import Reason
+from falcon_operator.decide import placement_words
 from falcon_operator.decide.conditions import Condition
 from falcon_operator.decide.gate import Refusal
+from falcon_operator.decide.placement import Placement
 from falcon_operator.decide.rollout import Rollout
 
 
-def conditions_of_refusal(refusal: Refusal, rollout: Rollout, live: Mapping[str, Mapping[str, Any]]) -> list[Condition]:
+def conditions_of_refusal(
+    refusal: Refusal, rollout: Rollout, live: Mapping[str, Mapping[str, Any]], placement: Placement
+) -> list[Condition]:
     """All standing conditions. What was found out about the running pods is kept while they run."""
     serving = len(rollout.ready)
     kept = "The pods that run are left as they are." if rollout.active else "No pods run."
@@ -29,8 +33,22 @@ def conditions_of_refusal(refusal: Refusal, rollout: Rollout, live: Mapping[str,
         available,
         Condition(Type.PROGRESSING, "False", refusal.reason, f"Nothing is done: see Stalled. {kept}"),
         _kept(Type.MODEL_SERVED, live) if serving else _not_serving(),
-        *(_kept(t, live) for t in (Type.GPU_COMPATIBLE, Type.FITS, Type.ENGINE_SUPPORTED, Type.UP_TO_DATE)),
+        _by_nodes(placement) or _kept(Type.GPU_COMPATIBLE, live),
+        _by_sums(placement) or _kept(Type.FITS, live),
+        _kept(Type.ENGINE_SUPPORTED, live),
+        _kept(Type.UP_TO_DATE, live),
     ]
+
+
+def _by_nodes(placement: Placement) -> Condition | None:
+    if placement.judgement is None:
+        return None
+    return Condition(Type.GPU_COMPATIBLE, *placement_words.compatible(placement.judgement))
+
+
+def _by_sums(placement: Placement) -> Condition | None:
+    predicted = placement_words.predicted(placement)
+    return Condition(Type.FITS, *predicted) if predicted else None
 
 
 def _kept(kind: Type, live: Mapping[str, Mapping[str, Any]]) -> Condition:

@@ -8,17 +8,18 @@ from typing import Any
 
 from falcon_operator.api import names
 from falcon_operator.api.engine import Device
+from falcon_operator.api.reasons import Reason
 from falcon_operator.api.spec import Spec
-from falcon_operator.decide import facts, failure, gate, refused_children, revision, rollout
+from falcon_operator.decide import facts, failure, gate, placement, placement_words, refused_children, revision, rollout
 from falcon_operator.decide import status as statuses
-from falcon_operator.decide.capacity import capacity
+from falcon_operator.decide.capacity import measured_before
 from falcon_operator.decide.conditions import Situation, all_conditions
 from falcon_operator.decide.events import events
 from falcon_operator.decide.held import conditions_of_refusal
 from falcon_operator.decide.pods import Pod, pods_of
 from falcon_operator.decide.report import Report
 from falcon_operator.decide.types import Plan, Renderer, Snapshot
-from falcon_operator.desired import claims, gpu_labels, services
+from falcon_operator.desired import claims, services
 from falcon_operator.desired.deployment import deployment
 from falcon_operator.desired.launcher import launcher_config_map
 from falcon_operator.desired.metadata import Owner
@@ -63,19 +64,35 @@ def _acted_on(
     # Deployment would be written once more, for nothing.
     former = running if running is not None and running.revision != target.revision else None
     records = revision.records(owner, (former, target), recorded, pods)
+    image = image_of(spec, renderer)
+    seen = facts.seen(
+        state,
+        snapshot.engines,
+        live_status,
+        on_cpu=spec.engine.device is Device.CPU,
+        products=placement.products_of(spec, [p.node for p in pods if p.node], snapshot.nodes),
+    )
+    version = facts.engine_version(seen, state, spec.engine.version, image)
+    places = placement.place(spec, image, version, snapshot.nodes)
+    state = placement_words.explained(state, places)
     situation = Situation(
         spec=spec,
-        image=image_of(spec, renderer),
+        image=image,
+        version=version,
         url=names.service_url(owner.name, owner.namespace, renderer.config.cluster_domain),
         choice=choice,
         rollout=state,
-        seen=facts.seen(state, snapshot.engines, live_status, nodes=snapshot.nodes, product_label=_product_label(spec)),
+        seen=seen,
         recorded=any(r.revision == target.revision for r in recorded),
         refused=refused_children.first(snapshot.refused),
         deadline_exceeded=rollout.progress_deadline_exceeded(there),
         live=statuses.live_conditions(snapshot.resource),
         remarks=tuple(claims.remarks(spec, owner, snapshot.claims)),
+        placement=places,
     )
+    if places.too_large and not situation.has_started:
+        refusal = gate.Refusal(Reason.SEQUENCES_EXCEED_MEMORY, placement_words.too_large(places))
+        return _held(snapshot, owner, pods, refusal, renderer, now, places)
     new = {
         **_base(snapshot, owner, renderer, state),
         **_observed(situation, recorded, live_status, facts.reports(pods, snapshot.engines)),
@@ -102,7 +119,13 @@ def _acted_on(
 
 
 def _held(
-    snapshot: Snapshot, owner: Owner, pods: tuple[Pod, ...], refusal: gate.Refusal, renderer: Renderer, now: datetime
+    snapshot: Snapshot,
+    owner: Owner,
+    pods: tuple[Pod, ...],
+    refusal: gate.Refusal,
+    renderer: Renderer,
+    now: datetime,
+    places: placement.Placement = placement.NOWHERE_LOOKED,
 ) -> Plan:
     """Say why nothing is done; what is there stays as it is."""
     live_status = snapshot.resource.get("status") or {}
@@ -127,8 +150,9 @@ def _held(
             for key in ("model", "engine", "capacity", "coldStart", "revision")
             if key in live_status
         },
+        **places.in_status(measured_before(live_status)),
         "conditions": statuses.with_times(
-            conditions_of_refusal(refusal, state, live), live, _generation(snapshot.resource), now
+            conditions_of_refusal(refusal, state, live, places), live, _generation(snapshot.resource), now
         ),
     }
     status, requeue = statuses.settled(_ordered(new), live_status, pods, now, state.doing)
@@ -180,17 +204,11 @@ def _observed(
     found = {
         "model": s.seen.model,
         "engine": s.seen.engine,
-        "capacity": capacity({}, s.seen.measured) or None,
+        **s.placement.in_status(s.seen.measured),
         "coldStart": statuses.cold_start(s.rollout.updated, budget, live_status.get("coldStart"), reports),
         "revision": {k: v for k, v in revisions.items() if v is not None},
     }
     return {k: v for k, v in found.items() if v is not None}
-
-
-def _product_label(spec: Spec) -> str | None:
-    if spec.engine.device is Device.CPU:
-        return None
-    return gpu_labels.of(spec.gpu.effective_resource_name, "product")
 
 
 def _ordered(status: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,122 @@
+"""Where an engine can run and what it holds there, before any pod exists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from falcon_engine import ask, fit, profiles
+from falcon_engine.profiles import Profile
+from falcon_engine.shape import FALCON_H1R_7B
+from falcon_operator.api.engine import Device
+from falcon_operator.api.lifecycle import Fit
+from falcon_operator.api.spec import Spec
+from falcon_operator.decide.capacity import Figures, capacity
+from falcon_operator.decide.gpu import Judgement, Product, judge, judge_all
+from falcon_operator.decide.nodes import NodeIndex
+from falcon_operator.desired import intent
+
+_SHOWN_REJECTED = 10
+_WEIGHTS = "nvfp4"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What one engine holds on one kind of GPU."""
+
+    product: Product
+    fit: fit.Fit
+
+    @property
+    def refused(self) -> bool:
+        """Whether it would not start there."""
+        return self.fit.verdict == "Refused"
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What the nodes say. `judgement` is None where no GPU is asked for, or where nodes may not be read.
+
+    `predictions` are of the kinds of GPU whose memory is known; `profile` is the version whose rules they were made by.
+    """
+
+    judgement: Judgement | None = None
+    predictions: tuple[Prediction, ...] = ()
+    profile: str = ""
+
+    @property
+    def nowhere(self) -> bool:
+        """Whether all nodes were judged and none can run an engine."""
+        return self.judgement is not None and not self.judgement.eligible and not self.judgement.unknown
+
+    @property
+    def too_large(self) -> bool:
+        """Whether nodes would do, but no GPU holds what `fit: Refuse` insists on."""
+        return self.nowhere and bool(self.predictions) and all(p.refused for p in self.predictions)
+
+    @property
+    def products(self) -> tuple[Product, ...]:
+        """The kinds of GPU that an engine may come to."""
+        return self.judgement.products if self.judgement is not None else ()
+
+    @property
+    def figures(self) -> dict[str, Figures]:
+        """What is predicted for each GPU product; the least, where it is there in several sizes or shares."""
+        found: dict[str, Figures] = {}
+        for p in sorted(self.predictions, key=lambda p: p.fit.tokens, reverse=True):
+            if p.product.product and p.fit.blocks:
+                held = p.fit
+                found[p.product.product] = Figures.of(held.blocks, held.block_tokens, held.tokens, held.max_concurrency)
+        return found
+
+    def in_status(self, measured: Mapping[str, Figures]) -> dict[str, Any]:
+        """`nodes` and `capacity` as the status holds them, with what engines have been measured to hold."""
+        found: dict[str, Any] = {}
+        if held := capacity(self.figures, measured):
+            found["capacity"] = held
+        if self.judgement is not None:
+            rejected = [{"name": r.name, "reason": r.reason} for r in self.judgement.rejected[:_SHOWN_REJECTED]]
+            found["nodes"] = {"eligible": len(self.judgement.eligible), **({"rejected": rejected} if rejected else {})}
+        return found
+
+
+NOWHERE_LOOKED = Placement()
+
+
+def place(spec: Spec, image: str, version: str | None, nodes: NodeIndex | None) -> Placement:
+    """Judge the nodes for a spec whose engine has this version; None where that is not known."""
+    if nodes is None or not _asks_for_gpus(spec):
+        return Placement()
+    profile = profiles.select(version)[0] if version is not None else None
+    judgement = judge_all(spec, profile, nodes)
+    products = judgement.products
+    if not products and spec.fit is Fit.REFUSE:
+        # Are there nodes that would do with fewer sequences?
+        products = judge_all(spec.model_copy(update={"fit": Fit.CLAMP}), profile, nodes).products
+    # An image whose version nobody states is most likely a new one.
+    rules = profile or profiles.load(profiles.VERSIONS[-1])
+    return Placement(judgement, tuple(_predictions(spec, image, rules, products)), rules.version)
+
+
+def products_of(spec: Spec, names: Iterable[str], nodes: NodeIndex | None) -> dict[str, str]:
+    """The GPU products of nodes, by the node's name, as far as they are known."""
+    found = {name: nodes.get(name) for name in names} if nodes is not None and _asks_for_gpus(spec) else {}
+    products = {name: judge(spec, None, node).product for name, node in found.items() if node is not None}
+    return {name: product for name, product in products.items() if product}
+
+
+def _asks_for_gpus(spec: Spec) -> bool:
+    return spec.engine.device is Device.CUDA and bool(spec.effective_gpu_count or spec.gpu.claims)
+
+
+def _predictions(spec: Spec, image: str, rules: Profile, products: Iterable[Product]) -> Iterable[Prediction]:
+    told = intent.intent(spec, image)
+    for product in products:
+        if product.gib is None:
+            continue
+        # Engines that share a GPU are each asked for their share of all of it.
+        wanted = ask.from_intent(told, rules, _WEIGHTS)
+        visible = fit.visible_gib(product.gib * 1024)
+        held = fit.fit(FALCON_H1R_7B, rules, wanted, gpu_gib=visible, clamp=spec.fit is Fit.CLAMP)
+        yield Prediction(product, held)
