@@ -3,7 +3,6 @@
 import ctypes
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -16,32 +15,57 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # A Python traceback through three processes has about 200 lines.
 RING_LINES = 400
 _LINE_BYTES = 4000
+# What is held of a line that has not ended: more than the engine's longest, which tells its configuration.
+_REST_BYTES = 16384
+_CHUNK_BYTES = 65536
 _PR_SET_CHILD_SUBREAPER = 36
 
 
 class Child:
-    """A process in a group of its own, whose output passes through and whose last lines are kept."""
+    """A process in a session of its own, whose output passes through and whose last lines are kept.
 
-    def __init__(self, argv: Sequence[str], on_line: Callable[[str], None]) -> None:
-        self.lines: deque[str] = deque(maxlen=RING_LINES)
-        self._on_line = on_line
+    `on_chunk` gets the output as whole lines, many at a time, from two threads. Raises `OSError` where the program
+    cannot be started.
+    """
+
+    def __init__(self, argv: Sequence[str], on_chunk: Callable[[bytes], None]) -> None:
+        self._ring: deque[bytes] = deque(maxlen=RING_LINES)
+        self._on_chunk = on_chunk
+        self._returncode: int | None = None
         _adopt_orphans()
-        self._process = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-            preexec_fn=_unblock,  # no thread runs yet
-        )
-        self.pid = self._process.pid
+        pipes = [os.pipe(), os.pipe()]
+        # Not subprocess: it would fork while other threads run, to give back the signals that this process holds.
+        try:
+            self.pid = os.posix_spawnp(
+                argv[0],
+                list(argv),
+                os.environ,
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    *((os.POSIX_SPAWN_DUP2, write, target) for target, (_, write) in enumerate(pipes, 1)),
+                ],
+                setsid=True,
+                setsigmask=(),
+                setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),  # Python ignores these two
+            )
+        except OSError:
+            for read, _ in pipes:
+                os.close(read)
+            raise
+        finally:
+            for _, write in pipes:
+                os.close(write)
         self._pumps = [
-            threading.Thread(target=self._pump, args=(pipe.fileno(), out), daemon=True)
-            for pipe, out in ((self._process.stdout, 1), (self._process.stderr, 2))
-            if pipe is not None
+            threading.Thread(target=self._pump, args=(read, target), daemon=True)
+            for target, (read, _) in enumerate(pipes, 1)
         ]
         for pump in self._pumps:
             pump.start()
+
+    @property
+    def lines(self) -> list[str]:
+        """The last lines; of a progress bar, what it showed last."""
+        return [line.rstrip(b"\r").rsplit(b"\r", 1)[-1].decode("utf-8", "replace") for line in list(self._ring)]
 
     def send(self, number: int) -> None:
         """Send a signal to the process itself: it decides what its own children get."""
@@ -84,8 +108,8 @@ class Child:
 
     def _reap(self) -> int | None:
         """Take in every process that has ended, orphans included; the exit code where it was the child."""
-        if self._process.returncode is not None:
-            return self._process.returncode
+        if self._returncode is not None:
+            return self._returncode
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -94,8 +118,8 @@ class Child:
             if pid == 0:
                 return None
             if pid == self.pid:
-                self._process.returncode = os.waitstatus_to_exitcode(status)
-                return self._process.returncode
+                self._returncode = os.waitstatus_to_exitcode(status)
+                return self._returncode
 
     @staticmethod
     def _reap_any() -> bool:
@@ -109,26 +133,20 @@ class Child:
 
     def _pump(self, source: int, target: int) -> None:
         rest = b""
-        while True:
-            try:
-                chunk = os.read(source, 65536)
-            except OSError:
-                chunk = b""
-            if not chunk:
-                break
-            _write(target, chunk)
-            *lines, rest = (rest + chunk).split(b"\n")
-            rest = rest[-_LINE_BYTES:]
-            for line in lines:
-                self._keep(line)
+        with os.fdopen(source, "rb", buffering=0) as pipe:
+            while chunk := pipe.read(_CHUNK_BYTES):
+                _write(target, chunk)
+                whole, newline, rest = (rest + chunk).rpartition(b"\n")
+                rest = rest[-_REST_BYTES:]
+                if newline:
+                    self._keep(whole)
         if rest:
             self._keep(rest)
 
-    def _keep(self, line: bytes) -> None:
-        text = line.rstrip(b"\r").rsplit(b"\r", 1)[-1]  # of a progress bar, what it showed last
-        decoded = text[:_LINE_BYTES].decode("utf-8", "replace")
-        self.lines.append(decoded)
-        self._on_line(decoded)
+    def _keep(self, chunk: bytes) -> None:
+        self._on_chunk(chunk)
+        lines = chunk.rsplit(b"\n", RING_LINES)[-RING_LINES:]
+        self._ring.extend(line if len(line) <= _LINE_BYTES else _cut(line) for line in lines)
 
 
 def hold_signals() -> None:
@@ -142,6 +160,11 @@ def hold_signals() -> None:
 def stop_pending() -> bool:
     """Whether a stop signal came in that nobody has taken yet."""
     return bool(signal.sigpending() & set(STOP_SIGNALS))
+
+
+def stop_within(seconds: float) -> bool:
+    """Wait for a stop signal; whether one came in."""
+    return signal.sigtimedwait(set(STOP_SIGNALS), seconds) is not None
 
 
 def _children() -> list[int]:
@@ -162,8 +185,8 @@ def _adopt_orphans() -> None:
         return
 
 
-def _unblock() -> None:
-    signal.pthread_sigmask(signal.SIG_SETMASK, set())
+def _cut(line: bytes) -> bytes:
+    return line.rstrip(b"\r").rsplit(b"\r", 1)[-1][:_LINE_BYTES]
 
 
 def _write(target: int, data: bytes) -> None:

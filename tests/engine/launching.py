@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from falcon_engine import loopback
 from falcon_engine.archive import build
 from falcon_engine.intent import Intent, Source
 from falcon_engine.signatures import Diagnosis
@@ -84,6 +85,7 @@ class Container:
         self.launcher.write_bytes(build())
         self.model = write_checkpoint(directory / "model")
         self.port = free_port()
+        self.report_port = free_port()
         self.termination = directory / "termination-log"
         (directory / "tmp").mkdir()
         site = directory / "site"
@@ -99,6 +101,7 @@ class Container:
             "PYTHONPATH": str(site),
             "TMPDIR": str(directory / "tmp"),
             "FALCON_TERMINATION_LOG": str(self.termination),
+            "FALCON_REPORT_PORT": str(self.report_port),
             "STANDIN_DIR": str(directory),
             "STANDIN_PROFILE": str(PROFILES / f"{profile}.json"),
         }
@@ -139,6 +142,18 @@ class Container:
 
         wait_for(answers, "the stand-in serves")
         wait_for(lambda: "startup complete" in (self.directory / "serve.log").read_text(), "it says so in the log")
+
+    def get(self, path: str) -> tuple[int, str] | None:
+        """What the launcher answers."""
+        return loopback.get(self.report_port, path)
+
+    def report(self) -> dict[str, Any]:
+        answer = self.get("/report")
+        document: dict[str, Any] = json.loads(answer[1]) if answer and answer[0] == 200 else {}
+        return document
+
+    def wait_until_started(self) -> None:
+        wait_for(lambda: (self.get("/started") or (0,))[0] == 200, "the launcher says that the engine is started")
 
     def diagnosis(self) -> Diagnosis:
         return Diagnosis.from_json(self.termination.read_text())

@@ -2,7 +2,9 @@
 
 It refuses connections until it is loaded, parses its arguments by a profile's own flag list, ends with exit code 0 when
 its engine process dies, drains on SIGTERM up to --shutdown-timeout, and hangs when that runs out. It is told what to do
-by files in the directory STANDIN_DIR, and by STANDIN_FAIL (text to print) and STANDIN_CODE (to exit with) at the start.
+by files in the directory STANDIN_DIR, and by STANDIN_FAIL (text to print) and STANDIN_CODE (to exit with) at the start:
+`says` is printed while it loads, `hold` keeps it loading, `running` counts its requests, `completion` is the status of
+completions, and each start takes the first of the texts in `failures` (a JSON list), prints it and exits with 1.
 """
 
 import argparse
@@ -35,6 +37,15 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
+def next_failure() -> str | None:
+    file = DIRECTORY / "failures"
+    failures = json.loads(file.read_text()) if file.exists() else []
+    if not failures:
+        return None
+    file.write_text(json.dumps(failures[1:]))
+    return str(failures[0])
+
+
 def running() -> int:
     file = DIRECTORY / "running"
     return int(file.read_text()) if file.exists() else 0
@@ -50,7 +61,20 @@ class Handler(BaseHTTPRequestHandler):
                 'vllm:num_requests_waiting{engine="0",model_name="m"} 0.0\n'
                 'vllm:num_requests_waiting_by_reason{engine="0",model_name="m",reason="capacity"} 7.0\n'
             ).encode()
-        self.send_response(200)
+        self.answer(200, body)
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with (DIRECTORY / "asked").open("a") as file:
+            file.write(json.dumps([self.path, asked, self.headers.get("Authorization")]) + "\n")
+        told = DIRECTORY / "completion"
+        if told.exists():
+            self.answer(int(told.read_text()), b'{"error": {"message": "EngineCore encountered an issue."}}')
+        else:
+            self.answer(200, json.dumps({"choices": [{"index": 0, "text": "!", "finish_reason": "length"}]}).encode())
+
+    def answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -64,6 +88,9 @@ def main() -> None:
     if "STANDIN_FAIL" in os.environ:
         print(os.environ["STANDIN_FAIL"], file=sys.stderr, flush=True)
         sys.exit(int(os.environ.get("STANDIN_CODE", "1")))
+    if failure := next_failure():
+        print(failure, file=sys.stderr, flush=True)
+        sys.exit(1)
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     core = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     # Leaves the group and outlives its parent: what a first process has to end and take in.
@@ -73,6 +100,9 @@ def main() -> None:
     )
     (DIRECTORY / "core.pid").write_text(str(core.pid))
     print("(APIServer pid=1) loading", flush=True)
+    if (DIRECTORY / "says").exists():
+        sys.stdout.buffer.write((DIRECTORY / "says").read_bytes())
+        sys.stdout.flush()
     while (DIRECTORY / "hold").exists():
         if stopping.wait(0.05):
             print("KeyboardInterrupt: terminated", file=sys.stderr, flush=True)

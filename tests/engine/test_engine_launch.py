@@ -31,7 +31,7 @@ def _processes(word: str) -> list[int]:
 
 def test_stops_with_0_when_asked_and_leaves_nothing_behind(container: Container) -> None:
     with container.running() as launcher:
-        container.wait_until_served()
+        container.wait_until_started()
         launcher.send_signal(signal.SIGTERM)
         assert launcher.wait(20) == 0
     assert not container.termination.exists()
