@@ -1,4 +1,4 @@
-"""What the launcher says about an engine that ended: a reason, a sentence and a way out."""
+"""What the launcher says about an engine that ended: a reason, a sentence and a way out; and how it knows."""
 
 import json
 from dataclasses import dataclass
@@ -10,8 +10,32 @@ START_EXIT = 1
 CONFIGURATION_EXIT = 2  # a restart would end the same way
 DEATH_EXIT = 70
 
+# What passes by itself, as when the engine before this one still gives its memory back: the launcher tries again.
+TRANSIENT_REASONS = frozenset(("GPUMemoryTaken",))
+# For how long such a failure is no reason to call a person.
+TRANSIENT_SECONDS = 300.0
+
 _LINE_CHARACTERS = 500
 _SENTENCE_CHARACTERS = 1000
+_WORD_CHARACTERS = 64
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Words in a log that tell why. `message` and `hint` may use the pattern's named groups.
+
+    The pattern sees the last lines of the log joined by newlines. No part of it repeats without a bound, so that no
+    log makes the search slow. `more` adds a sentence for each further pattern that the same log holds.
+    """
+
+    name: str  # of the log in the tests that shows it
+    reason: str
+    pattern: str
+    message: str
+    hint: str
+    exit_code: int = START_EXIT
+    more: tuple[tuple[str, str], ...] = ()
+    served: bool | None = None  # only before, or only after, the engine has answered
 
 
 class DiagnosisError(ValueError):
@@ -32,14 +56,15 @@ class Diagnosis:
     def to_json(self) -> str:
         """At most 4096 bytes of JSON; the oldest log lines are left out first."""
         tail, limit = [_cut(line, _LINE_CHARACTERS) for line in self.log_tail], _SENTENCE_CHARACTERS
+        version = _cut(self.engine_version, _WORD_CHARACTERS) if self.engine_version else self.engine_version
         while True:
             text = json.dumps(
                 {
-                    "reason": self.reason,
+                    "reason": _cut(self.reason, _WORD_CHARACTERS),
                     "message": _cut(self.message, limit),
                     "hint": _cut(self.hint, limit),
                     "exitCode": self.exit_code,
-                    "engineVersion": self.engine_version,
+                    "engineVersion": version,
                     "logTail": tail,
                 }
             )
@@ -55,7 +80,7 @@ class Diagnosis:
         """Read what `to_json` wrote; anything else (a plain log, a cut text) is a `DiagnosisError`."""
         try:
             raw = json.loads(text)
-        except ValueError as e:
+        except (ValueError, RecursionError) as e:
             raise DiagnosisError(f"the termination message is not JSON: {e}") from None
         if not isinstance(raw, dict):
             raise DiagnosisError("the termination message is not a JSON object")
