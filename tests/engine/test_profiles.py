@@ -18,7 +18,7 @@ from falcon_engine.profiles.schema import ProfileError
 TOOL = Path(__file__).parents[2] / "tools" / "profile_facts.py"
 ALL = tuple(profiles.load(v) for v in profiles.VERSIONS)
 VALID = json.loads((Path(profiles.__file__).parent / "0.33.json").read_text())
-BAD = {"id": "vllm#1", "what": "decoding is slow", "when": ">=10.0"}
+BAD = {"id": "vllm#1", "what": "Decoding is slow", "fixedIn": "0.25.0", "when": ">=10.0"}
 KERNEL = {"checkpoint": "W4A16", "capabilities": [">=7.5"], "kernel": "MarlinNvFp4LinearKernel", "tier": "weight-only"}
 CVE = {"id": "CVE-2026-1", "what": "remote code", "fixedIn": "0.14.0"}
 
@@ -128,7 +128,7 @@ def test_a_capability_that_is_none(have: str, bounds: str) -> None:
 def test_remarks_are_those_of_the_gpu_and_the_version() -> None:
     profile = _read(lambda c: [_fact("knownBad", [BAD])(c), _fact("advisories", [CVE, {**CVE, "fixedIn": None}])(c)])
     decoding, holes = profile.remarks("10.0", "0.13.0")
-    assert decoding == "decoding is slow (vllm#1)."
+    assert decoding == "Decoding is slow (vllm#1; fixed in 0.25.0)."
     assert holes == (
         "Known vulnerabilities: CVE-2026-1 (remote code; fixed in 0.14.0), "
         "CVE-2026-1 (remote code; no fixed version is known)."
@@ -136,8 +136,11 @@ def test_remarks_are_those_of_the_gpu_and_the_version() -> None:
     assert profile.remarks("9.0", "0.14.0+cu130") == [
         "Known vulnerabilities: CVE-2026-1 (remote code; no fixed version is known)."
     ]
-    assert profile.remarks(None)[0] == ("On GPUs of compute capability 10.0 and higher: decoding is slow (vllm#1).")
-    assert _read(lambda c: [c["facts"].pop("knownBad", None), c["facts"].pop("advisories", None)]).remarks("9.0") == []
+    assert profile.remarks(None, "0.24.0")[0] == (
+        "On GPUs of compute capability 10.0 and higher: Decoding is slow (vllm#1; fixed in 0.25.0)."
+    )
+    assert len(profile.remarks("10.0", "0.25.0")) == 1
+    assert profiles.load("0.33").remarks(None) == []
 
 
 def test_the_files_are_valid_and_formatted() -> None:

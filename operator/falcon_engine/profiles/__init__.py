@@ -60,8 +60,8 @@ class Profile:
         `version` is the engine's own where it is known: what it has fixed is left out. Raises `ValueError` where
         `capability` is no capability.
         """
-        facts = {name: self.facts[name]["value"] if name in self.facts else [] for name in ("knownBad", "advisories")}
-        return remarks.sentences(facts["knownBad"], facts["advisories"], capability, version or self.version)
+        known_bad, advisories = self.fact("knownBad"), self.fact("advisories")
+        return remarks.sentences(known_bad, advisories, capability, version or self.version)
 
     def names(self) -> list[str]:
         """Every spelling that the version documents, aliases and `--no-` forms included."""

@@ -15,26 +15,25 @@ def sentences(
 ) -> list[str]:
     """One sentence a known failure that concerns the GPU, and one for all advisories that concern the version."""
     said = []
-    for bad in known_bad:
+    for bad in _open(known_bad, version):
+        sentence = f"{bad['what']} ({bad['id']}; {_way_out(bad)})."
         if bad["when"] is None or (capability and capabilities.within(capability, bad["when"])):
-            said.append(f"{bad['what']} ({bad['id']}).")
+            said.append(sentence)
         elif capability is None:
-            said.append(
-                f"On GPUs of compute capability {capabilities.words(bad['when'])}: {bad['what']} ({bad['id']})."
-            )
-    if open_ones := [a for a in advisories if not _fixed(a["fixedIn"], version)]:
-        listed = ", ".join(f"{a['id']} ({a['what']}; {_way_out(a['fixedIn'])})" for a in open_ones)
-        said.append(f"Known vulnerabilities: {listed}.")
+            said.append(f"On GPUs of compute capability {capabilities.words(bad['when'])}: {sentence}")
+    if holes := [f"{a['id']} ({a['what']}; {_way_out(a)})" for a in _open(advisories, version)]:
+        said.append(f"Known vulnerabilities: {', '.join(holes)}.")
     return said
 
 
-def _way_out(fixed_in: str | None) -> str:
-    return f"fixed in {fixed_in}" if fixed_in else "no fixed version is known"
+def _open(remarks: Sequence[Mapping[str, Any]], version: str | None) -> list[Mapping[str, Any]]:
+    """Those that the version has not fixed, as far as is known."""
+    have = _numbers(version)
+    return [r for r in remarks if not (have and (fix := _numbers(r["fixedIn"])) and have >= fix)]
 
 
-def _fixed(fixed_in: str | None, version: str | None) -> bool:
-    fix, have = _numbers(fixed_in), _numbers(version)
-    return bool(fix and have and have >= fix)
+def _way_out(remark: Mapping[str, Any]) -> str:
+    return f"fixed in {remark['fixedIn']}" if remark["fixedIn"] else "no fixed version is known"
 
 
 def _numbers(version: str | None) -> tuple[int, int, int] | None:

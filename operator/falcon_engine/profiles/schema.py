@@ -110,7 +110,8 @@ def _fact(value: Check) -> Check:
 _COUNT = _is(int)
 _SWITCH = _is(bool)
 _METRIC_NAMES = _list(_text)
-_REMARK = {"id": _text, "what": _text}
+# `fixedIn`: the first version known to be without it; null where none is known.
+_REMARK = {"id": _text, "what": _text, "fixedIn": _or_null(_text)}
 
 # Facts that every file has, and those that it may lack.
 FACTS: dict[str, Check] = {
@@ -122,8 +123,6 @@ FACTS: dict[str, Check] = {
     "cpuPrefixCaching": _SWITCH,
     # What /health says between SIGTERM and the exit: still 200, or no connection; null: not known.
     "whileDraining": _one_of("answers", "refuses", None),
-}
-OPTIONAL_FACTS: dict[str, Check] = {
     # Short name -> the metric's names in this version, the one to use first; empty where it has none.
     "metrics": _record(
         dict.fromkeys(
@@ -149,8 +148,10 @@ OPTIONAL_FACTS: dict[str, Check] = {
     "shutdown": _record({"flag": _SWITCH, "drains": _SWITCH}),
     # What this version does wrong, and for whom: compute capabilities as in `kernels`, or null for all.
     "knownBad": _list(_record({**_REMARK, "when": _or_null(_capabilities)})),
-    # Published vulnerabilities, and the first version without each; null: not known.
-    "advisories": _list(_record({**_REMARK, "fixedIn": _or_null(_text)})),
+    # Published vulnerabilities.
+    "advisories": _list(_record(_REMARK)),
+}
+OPTIONAL_FACTS: dict[str, Check] = {
     # Which NVFP4 kernel runs: the first entry that matches checkpoint and compute capability.
     "kernels": _list(
         _record(
