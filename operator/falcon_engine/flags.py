@@ -1,7 +1,9 @@
 """The engine's command line: what the resource asks for, in the words of the version that runs."""
 
+import difflib
 import json
 
+from falcon_engine import profiles
 from falcon_engine.intent import Intent
 from falcon_engine.profiles import Profile
 from falcon_engine.signatures import CONFIGURATION_EXIT, Diagnosis, Refusal
@@ -34,7 +36,8 @@ def argv(intent: Intent, profile: Profile, model: str, *, nvfp4: bool = True) ->
     args += _queue(intent, profile)
     if profile.has("--shutdown-timeout"):
         args += ["--shutdown-timeout", str(intent.drain_timeout_seconds)]
-    if profile.has("--disable-access-log-for-endpoints"):
+    # The resource does not ask for this one: it is not worth the risk where the version is unknown.
+    if profile.flags_complete and profile.has("--disable-access-log-for-endpoints"):
         args += ["--disable-access-log-for-endpoints", QUIET_ENDPOINTS]
     return [*args, *intent.extra_args]
 
@@ -51,8 +54,24 @@ def notes(intent: Intent, profile: Profile) -> list[str]:
             said.append(f"the cache takes {CPU_CACHE_BYTES >> 20} MiB; extraArgs --kv-cache-memory-bytes changes that")
     elif intent.cuda_graph_mode != "NONE" and _given(intent, "--compilation-config", "-cc"):
         said.append("cudaGraphMode yields to the --compilation-config in extraArgs")
+    if profile.flags_complete:
+        said += _foreign_parsers(intent, profile)
     if not profile.has("--shutdown-timeout"):
         said.append(f"vLLM {profile.version} cannot drain by itself: requests that still run at the end are aborted")
+    return said
+
+
+def _foreign_parsers(intent: Intent, profile: Profile) -> list[str]:
+    said = []
+    for field, flag, parser in (
+        ("reasoningParser", "--reasoning-parser", intent.reasoning_parser),
+        ("toolCallParser", "--tool-call-parser", intent.tool_call_parser),
+    ):
+        own = [str(name) for name in profile.flags[flag].choices]
+        if parser is None or parser in own:
+            continue
+        near = "".join(f" (the nearest is {name})" for name in difflib.get_close_matches(parser, own, n=1))
+        said.append(f"{field} {parser} is none of vLLM {profile.version}{near}: a plugin in the image must bring it")
     return said
 
 
@@ -91,11 +110,15 @@ def _queue(intent: Intent, profile: Profile) -> list[str]:
         if limit is None:
             continue
         if not profile.has(flag):
+            lacks = f"vLLM {profile.version} has no {flag}"
+            if not profile.flags_complete:
+                lacks = f"it is not known whether this vLLM has {flag}"
+            first = next(v for v in profiles.VERSIONS if profiles.load(v).has(flag))
             raise Refusal(
                 Diagnosis(
                     reason="FlagUnknown",
-                    message=f"spec.engine.queueLimit.{field} is {limit}, but vLLM {profile.version} has no {flag}.",
-                    hint=f"Remove spec.engine.queueLimit.{field}, or use an image with vLLM 0.32 or newer.",
+                    message=f"spec.engine.queueLimit.{field} is {limit}, but {lacks}.",
+                    hint=f"Remove spec.engine.queueLimit.{field}, or use an image with vLLM {first} or newer.",
                     exit_code=CONFIGURATION_EXIT,
                 )
             )

@@ -146,6 +146,7 @@ def test_queue_limits_need_an_engine_that_has_them() -> None:
         _rendered("0.26", queue_tokens=2000)
     said = refused.value.diagnosis
     assert said.message == "spec.engine.queueLimit.tokens is 2000, but vLLM 0.26.0 has no --max-num-queued-tokens."
+    assert said.hint.endswith("or use an image with vLLM 0.30 or newer.")
     assert (said.reason, said.exit_code) == ("FlagUnknown", 2)
 
 
@@ -167,6 +168,46 @@ def test_queue_limits_need_an_engine_that_has_them() -> None:
 def test_a_version_gets_its_profile_or_the_nearest_older(version: str | None, profile: str, exact: bool) -> None:
     chosen, is_exact = profiles.select(version)
     assert (chosen.version, is_exact) == (profile, exact)
+
+
+@pytest.mark.parametrize(
+    ("version", "base", "neighbours"),
+    [
+        ("0.28.1", "0.26", ("0.26", "0.30")),
+        ("0.34.0", "0.33", ("0.33", "0.32")),
+        ("0.9.2", "0.13", ("0.13", "0.13")),
+        (None, "0.13", profiles.VERSIONS),
+    ],
+)
+def test_an_unknown_version_gets_no_flag_that_it_may_lack(
+    version: str | None, base: str, neighbours: tuple[str, ...]
+) -> None:
+    profile, exact = profiles.select(version)
+    assert (profile.version, exact, profile.flags_complete) == (profiles.load(base).version, False, False)
+    assert set(profile.flags) == set.intersection(*(set(profiles.load(n).flags) for n in neighbours))
+    args = argv(intent(drain_timeout_seconds=90), profile, "/m")
+    assert "--disable-access-log-for-endpoints" not in args
+    assert ("--shutdown-timeout" in args) is (base in ("0.26", "0.33"))
+    # What the user asks for is checked against all that the nearest version knows.
+    assert profile.names() == profiles.load(base).names()
+    assert notes(intent(reasoning_parser="of_tomorrow"), profile) == notes(intent(), profile)
+
+
+def test_a_queue_limit_that_an_unknown_version_may_lack() -> None:
+    with pytest.raises(Refusal) as refused:
+        argv(intent(queue_requests=5), profiles.select("0.28.0")[0], "/m")
+    said = refused.value.diagnosis.message
+    assert said.endswith("is 5, but it is not known whether this vLLM has --max-num-queued-reqs.")
+
+
+def test_a_parser_that_the_version_does_not_bring_is_said() -> None:
+    profile = profiles.load("0.33")
+    assert notes(intent(reasoning_parser="deepseek_r1", tool_call_parser="hermes"), profile) == []
+    assert notes(intent(reasoning_parser="deepseek-r1", tool_call_parser="zzz"), profile) == [
+        "reasoningParser deepseek-r1 is none of vLLM 0.33.0 (the nearest is deepseek_r1): "
+        "a plugin in the image must bring it",
+        "toolCallParser zzz is none of vLLM 0.33.0: a plugin in the image must bring it",
+    ]
 
 
 def test_the_known_versions() -> None:

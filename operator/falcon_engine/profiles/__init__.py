@@ -4,7 +4,7 @@ import functools
 import json
 import pkgutil
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from typing import Any
 
@@ -32,7 +32,8 @@ class Flag:
 class Profile:
     """What is known of one vLLM version.
 
-    `facts` are as in the file, `{"value": ..., "source": "..."}` by name; `fact` gives a value.
+    `facts` are as in the file, `{"value": ..., "source": "..."}` by name; `fact` gives a value. `flags_complete` says
+    whether `flags` are all that the version has, so that any other is wrong.
     """
 
     file: str
@@ -44,7 +45,7 @@ class Profile:
     _names: dict[str, Flag] = field(repr=False)
 
     def has(self, name: str) -> bool:
-        """Whether this version has the flag of that name."""
+        """Whether this version has the flag of that name; an unknown version: whether it is likely to."""
         return name in self.flags
 
     def fact(self, name: str) -> Any:
@@ -96,12 +97,27 @@ VERSIONS = tuple(
 def select(version: str | None) -> tuple[Profile, bool]:
     """The profile to use for a version, and whether it is that version's own.
 
-    An unknown version gets the nearest older profile, or the oldest: it renders the fewest flags.
+    An unknown version gets the nearest older profile, or the oldest, with the flags alone that are likely to be there:
+    those that the known versions on both sides have, or the last two where none is newer, or all where no version is
+    given.
     """
     wanted = parse(version)
-    older = [v for v in VERSIONS if wanted and parse(v) <= wanted]  # type: ignore[operator]
+    older = [v for v in VERSIONS if wanted and (parse(v) or wanted) <= wanted]
     chosen = older[-1] if older else VERSIONS[0]
-    return load(chosen), parse(chosen) == wanted
+    if parse(chosen) == wanted:
+        return load(chosen), True
+    if wanted is None:
+        return _shared(VERSIONS), False
+    newer = VERSIONS[len(older) : len(older) + 1]
+    return _shared((chosen, *(newer or older[-2:]))), False
+
+
+@functools.cache
+def _shared(names: tuple[str, ...]) -> Profile:
+    """The first profile with the flags alone that all of them have."""
+    first, *others = map(load, names)
+    flags = {name: flag for name, flag in first.flags.items() if all(o.has(name) for o in others)}
+    return replace(first, flags_complete=False, flags=flags)
 
 
 @functools.cache
