@@ -18,7 +18,7 @@ from falcon_operator.decide import gpu_facts, selectors
 from falcon_operator.decide.gpu_facts import GpuFacts
 from falcon_operator.decide.nodes import Group, NodeFacts, NodeIndex
 from falcon_operator.desired import gpu_labels
-from falcon_operator.desired.gpu_needs import NATIVE_FP4, SHARED_UTILIZATION, Needs, compiled_for, needs
+from falcon_operator.desired.gpu_needs import NATIVE_FP4, SHARED_UTILIZATION, Needs, needs
 
 __all__ = ["Judgement", "Kernels", "NodeFacts", "NodeIndex", "NodeVerdict", "Product", "Rejected", "judge", "judge_all"]
 
@@ -197,7 +197,7 @@ def _judge(scheduling: Scheduling, wanted: Needs | None, profile: Profile | None
         refused += refuse(wanted, gpu, doubts)
     have = gpu.capability
     text = f"{have[0]}.{have[1]}" if have else None
-    if have and profile is not None and not compiled_for(profile.fact("architectures"), have):
+    if have and profile is not None and wanted.capability > (0, 0) and not _compiled(profile, have):
         doubts.append(f"vLLM {profile.version} as published is not compiled for compute capability {text}")
     mib = gpu.memory.value or gpu.unified_mib
     return NodeVerdict(
@@ -324,6 +324,15 @@ def _way_out(wanted: Needs, gpu: GpuFacts, sharers: int | None) -> str:
     return (
         f"spec.engine.gpuMemoryUtilization {wanted.utilization:g} is of the whole GPU, so set it to {share:g} or less"
     )
+
+
+def _compiled(profile: Profile, have: tuple[int, int]) -> bool:
+    """Whether binaries of the wheel run: `8.0` on every 8.x from 8.0 on, `10.0f` on its family, `10.0a` on it alone."""
+    for architecture in profile.fact("architectures"):
+        major, minor = capability.number(architecture.rstrip("af"))
+        if major == have[0] and (minor == have[1] if architecture.endswith("a") else minor <= have[1]):
+            return True
+    return False
 
 
 def _kernels(profile: Profile | None, have: tuple[int, int] | None) -> Kernels:

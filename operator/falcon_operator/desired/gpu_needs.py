@@ -6,7 +6,6 @@ Nothing here depends on which nodes there are: what a node's labels do to the po
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from falcon_engine import profiles
@@ -104,15 +103,6 @@ def needs(spec: Spec, profile: Profile | None) -> Needs | None:
         most_sharers=None if resource is None else _most_sharers(utilization, count),
         utilization=utilization,
     )
-
-
-def compiled_for(architectures: Iterable[str], have: tuple[int, int]) -> bool:
-    """Whether binaries of these architectures run: `8.0` on every 8.x, `10.0f` on its family, `10.0a` on it alone."""
-    for architecture in architectures:
-        major, minor = capability.number(architecture.rstrip("af"))
-        if major == have[0] and (minor == have[1] if architecture.endswith("a") else minor <= have[1]):
-            return True
-    return False
 
 
 def _most_sharers(utilization: float, count: int) -> int:
