@@ -69,7 +69,7 @@ _PATTERNS = (
     _pattern("leveraging the Marlin kernel", r"FP4 compression will be used leveraging the (?P<marlin>Marlin) kernel"),
     # "marlin" in 0.13, "NvFp4LinearBackend.MARLIN" in 0.18, "MarlinNvFp4LinearKernel" from 0.20 on. Emulation is named
     # here as well; its warning stands before.
-    _pattern(" for NVFP4 GEMM", r"Using (?:NvFp4LinearBackend\.)?(?P<nvfp4_kernel>[\w-]{1,100}) for NVFP4 GEMM"),
+    _pattern(" for NVFP4 GEMM", r"Using (?P<nvfp4_kernel>[\w.-]{1,100}) for NVFP4 GEMM"),
     _pattern(
         " attention backend",
         r"Using (?:AttentionBackendEnum\.)?(?P<attention_backend>\w{1,100}) attention backend out of potential",

@@ -16,6 +16,7 @@ _FIELDS = ("name", "memory.total", "compute_cap", "driver_version")
 _CUDA_DRIVERS = {12: 525, 13: 580}
 _MIG = re.compile(r"nvidia\.com/mig-(?:\d+c\.)?\d+g\.(\d+)gb")
 _MIB_OF_GB = 1e9 / (1 << 20)
+_OFFICIAL = re.compile(r"v?[\d.]+(rc\d+)?(\+cu\d+)?")
 SHARED = "nvidia.com/gpu.shared"
 
 
@@ -82,22 +83,22 @@ def refusal(
     gpus: Sequence[Gpu], profile: Profile, version: str | None, nvfp4: bool, environ: Mapping[str, str]
 ) -> Diagnosis | None:
     """Why this engine cannot run this checkpoint on these GPUs; None where nothing is known to be in its way."""
-    stated = f"vLLM {version or profile.version}"
     for gpu in gpus:
-        why = _driver(gpu, profile, stated, environ) or _compute(gpu, profile, stated, nvfp4)
+        why = _driver(gpu, profile, version, environ) or _compute(gpu, profile, version, nvfp4)
         if why:
             message, hint = why
             return Diagnosis("DriverTooOld", message, hint, CONFIGURATION_EXIT, version)
     return None
 
 
-def _driver(gpu: Gpu, profile: Profile, stated: str, environ: Mapping[str, str]) -> tuple[str, str] | None:
+def _driver(gpu: Gpu, profile: Profile, version: str | None, environ: Mapping[str, str]) -> tuple[str, str] | None:
     if environ.get("VLLM_ENABLE_CUDA_COMPATIBILITY", "0").strip().lower() in ("1", "true"):
         return None  # the image brings a newer driver library of its own
-    floor, cuda = _fact(profile, "driverFloor"), environ.get("CUDA_VERSION", "").partition(".")[0]
-    said = f"{stated} needs"
-    if cuda.isdigit() and int(cuda) in _CUDA_DRIVERS:
-        floor, said = _CUDA_DRIVERS[int(cuda)], f"CUDA {cuda} of this image needs"
+    floor, said = _fact(profile, "driverFloor"), f"vLLM {version or profile.version} needs"
+    # The engine's version may say, as in 0.26.0+cu129, and an image of NVIDIA's does: the profile's is the wheel's.
+    cuda = re.search(r"\+cu(\d\d)", version or "") or re.match(r"(\d\d)\.", environ.get("CUDA_VERSION", ""))
+    if cuda and int(cuda[1]) in _CUDA_DRIVERS:
+        floor, said = _CUDA_DRIVERS[int(cuda[1])], f"CUDA {cuda[1]} of this image needs"
     if floor is None or gpu.driver is None or int(gpu.driver.partition(".")[0]) >= floor:
         return None
     return (
@@ -106,17 +107,18 @@ def _driver(gpu: Gpu, profile: Profile, stated: str, environ: Mapping[str, str])
     )
 
 
-def _compute(gpu: Gpu, profile: Profile, stated: str, nvfp4: bool) -> tuple[str, str] | None:
+def _compute(gpu: Gpu, profile: Profile, version: str | None, nvfp4: bool) -> tuple[str, str] | None:
     if gpu.capability is None:
         return None
-    have = capability.number(gpu.capability)
+    have, stated = capability.number(gpu.capability), f"vLLM {version or profile.version}"
     least = _fact(profile, "minimumCapability") if nvfp4 else None
     if least and have < capability.number(least):
         return (
             f"{gpu.name} has compute capability {gpu.capability}, and {stated} runs NVFP4 from {least} on.",
             "Let spec.gpu.products or spec.scheduling choose newer GPUs.",
         )
-    built = _fact(profile, "architectures")
+    # A build of somebody else's, such as 0.13.0+nv26.01, has its own list.
+    built = _fact(profile, "architectures") if _OFFICIAL.fullmatch(version or profile.version) else None
     if built and not any(_runs(have, architecture) for architecture in built):
         return (
             f"{gpu.name} has compute capability {gpu.capability}, and {stated} is built for {', '.join(built)}.",
