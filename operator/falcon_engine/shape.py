@@ -71,10 +71,24 @@ FALCON_H1R_7B = ModelShape(
 
 
 def read(path: str | os.PathLike[str]) -> ModelShape:
-    """The shape in a config.json, or in the config.json of a directory. Raises `ShapeError`."""
+    """The shape in a config.json, or in the config.json of a directory. Raises `ShapeError`.
+
+    Where it says nothing of a quantization, ModelOpt's hf_quant_config.json beside it does.
+    """
     file = Path(path)
     if file.is_dir():
         file = file / "config.json"
+    config = _json(file)
+    beside = file.with_name("hf_quant_config.json")
+    if isinstance(config, dict) and config.get("quantization_config") is None and beside.is_file():
+        config["quantization_config"] = _json(beside)
+    try:
+        return from_config(config)
+    except ShapeError as e:
+        raise ShapeError(f"{file}: {e}") from None
+
+
+def _json(file: Path) -> object:
     try:
         with file.open("rb") as stream:
             data = stream.read(MOST_BYTES + 1)
@@ -83,13 +97,10 @@ def read(path: str | os.PathLike[str]) -> ModelShape:
     if len(data) > MOST_BYTES:
         raise ShapeError(f"{file} has more than {MOST_BYTES >> 20} MiB, which no config.json of a model has")
     try:
-        raw = json.loads(data)
+        content: object = json.loads(data)
     except (ValueError, RecursionError) as e:
         raise ShapeError(f"{file} is not JSON: {str(e)[:100]}; it may have been cut off while it was copied") from None
-    try:
-        return from_config(raw)
-    except ShapeError as e:
-        raise ShapeError(f"{file}: {e}") from None
+    return content
 
 
 def from_config(config: object) -> ModelShape:
@@ -173,7 +184,11 @@ def _quantization(config: Mapping[Any, Any]) -> tuple[str, str]:
     algorithm = f"{inner.get('quant_algo') or ''} {inner.get('quant_method') or ''} {inner.get('format') or ''}".lower()
     scheme = inner.get("kv_cache_scheme")
     kv = inner.get("kv_cache_quant_algo") or ""
-    eight_bits = isinstance(scheme, Mapping) and scheme.get("num_bits") == 8 and scheme.get("type") == "float"
+    eight_bits = isinstance(scheme, Mapping) and [scheme.get(key) for key in ("num_bits", "type", "dynamic")] == [
+        8,
+        "float",
+        False,
+    ]
     kv_dtype = "fp8" if eight_bits or str(kv).lower() == "fp8" else "auto"
     if "fp4" in algorithm:
         excluded = [*_patterns(inner.get("exclude_modules")), *_patterns(inner.get("ignore"))]
