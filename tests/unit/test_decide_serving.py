@@ -174,8 +174,8 @@ def test_development_on_a_cpu_says_what_it_is() -> None:
         ({"engine": {"version": "0.33.0"}}, None, ("True", "ProfileFound"), "vLLM 0.33.0"),
         ({"image": {"reference": "vllm/vllm-openai:v0.26.0"}}, None, ("True", "ProfileFound"), "vLLM 0.26.0"),
         ({"image": {"reference": "vllm/vllm-openai:v0.26.0"}}, "0.32.0", ("True", "ProfileFound"), "vLLM 0.32.0"),
-        ({"engine": {"version": "0.33.0"}}, "0.99.1", ("Unknown", "NearestProfile"), "flags of 0.33"),
-        ({"engine": {"version": "0.20"}}, None, ("Unknown", "NearestProfile"), "flags of 0.13"),
+        ({"engine": {"version": "0.33.0"}}, "0.99.1", ("Unknown", "NearestProfile"), "profile of 0.33"),
+        ({"engine": {"version": "0.14"}}, None, ("Unknown", "NearestProfile"), "profile of 0.13"),
     ],
 )
 def test_the_engines_version_is_the_seen_one_then_the_stated_one(
@@ -295,5 +295,5 @@ def test_two_pods_whose_queue_holds_them_wait_for_a_gate() -> None:
         pod = world.add_pod()
         pod["status"]["conditions"] = conditions(PodScheduled=("False", "SchedulingGated", at(10)))
     world.settle()
-    assert world.state("GPUCompatible") == ("Unknown", "NotEvaluated")
+    assert world.state("GPUCompatible") == ("Unknown", "NodesNotReadable")
     assert "held back by a scheduling gate" in world.condition("Progressing")["message"]

@@ -36,12 +36,14 @@ def supported(
     said += _remarks(version, seen, on_cpu=False)
     if not own:
         known = ", ".join(profiles.VERSIONS)
-        message = f"vLLM {version} is not among the known versions ({known}); the flags of {profile.version} are used."
+        message = (
+            f"vLLM {version} is not among the known versions ({known}); the profile of {profile.version} is used, with "
+            "the flags alone that its neighbours share."
+        )
         return "Unknown", Reason.NEAREST_PROFILE, message + said
-    message = f"vLLM {version} is known to this operator (profile {profile.version}).{said}"
-    if _concerned(profile, seen):
-        return "False", Reason.KNOWN_BAD_VERSION, message
-    return "True", Reason.PROFILE_FOUND, message
+    # Known issues refuse nothing: most concern some checkpoints alone, and what does not load says so itself.
+    reason = Reason.KNOWN_ISSUES if _concerned(profile, seen) else Reason.PROFILE_FOUND
+    return "True", reason, f"vLLM {version} is known to this operator (profile of {profile.version}).{said}"
 
 
 def _runs(seen: Seen) -> str:
@@ -83,7 +85,7 @@ def _remarks(version: str | None, seen: Seen, *, on_cpu: bool) -> str:
 
 
 def _concerned(profile: profiles.Profile, seen: Seen) -> bool:
-    """Whether what this version is known to do badly is done on the GPU that runs."""
+    """Whether this version is known to do something badly on the GPU that runs, or on all."""
     bad = profile.facts.get("knownBad")
     return any(
         entry["when"] is None or (seen.capability and capabilities.within(seen.capability, entry["when"]))
