@@ -1,48 +1,19 @@
 """What users are told when something fails: cause and way out, at once, and no more often than it happens."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.unit.broken import IMAGE, NOT_FOUND, Break, crashed, waiting
 from tests.unit.world import (
-    Json,
     World,
     at,
-    conditions,
     container,
-    crash_loop,
     diagnosis,
-    make_ready,
     schedule,
     terminated,
 )
 
 from falcon_operator.api.status import Status
-
-Break = Callable[[Json], None]
-
-
-def waiting(reason: str, message: str = "") -> Break:
-    def apply(pod: Json) -> None:
-        schedule(pod, at(11))
-        container(pod, {"waiting": {"reason": reason, "message": message}})
-
-    return apply
-
-
-def crashed(*args: Any, **kwargs: Any) -> Break:
-    def apply(pod: Json) -> None:
-        schedule(pod, at(11))
-        crash_loop(pod, terminated(*args, **kwargs))
-
-    return apply
-
-
-NOT_FOUND = (
-    'rpc error: code = NotFound desc = failed to pull and unpack image "registry.example.com/no:1": '
-    "failed to resolve reference: registry.example.com/no:1: not found"
-)
-IMAGE = {"image": {"reference": "registry.example.com/no:1"}}
 
 CASES: list[Any] = [
     pytest.param(
@@ -259,86 +230,6 @@ def test_a_failure_is_named_with_its_way_out(
     assert len(world.events) == 1
 
 
-def test_an_engine_that_died_and_recovered_is_remembered_and_told_once() -> None:
-    world = World().serve()
-    pod = world.pods[0]
-    last = terminated(70, diagnosis("EngineDied", "The engine core was killed", "It restarts.", 70), end=100)
-    world.step(seconds=100)
-    pod["status"]["conditions"] = conditions(PodScheduled=("True", "", at(0)), Ready=("False", "", at(100)))
-    container(pod, last)
-    world.step(seconds=1)
-    assert world.state("Ready") == ("False", "EngineDied")
-    assert world.state("Available") == ("False", "EngineDied")
-    crash_loop(pod, last)
-    world.step(seconds=1)
-    container(pod, {"running": {"startedAt": at(120)}}, last, restarts=1)
-    world.step(seconds=20)
-    assert world.state("Ready") == ("False", "EngineDied"), "it starts again, and that is why"
-    pod["status"]["conditions"] = conditions(PodScheduled=("True", "", at(0)), Ready=("True", "", at(140)))
-    container(pod, {"running": {"startedAt": at(120)}}, last, restarts=1, started=True)
-    world.answer()
-    world.settle()
-    assert world.state("Ready") == ("True", "Ready")
-    assert world.status["lastFailure"] == {
-        "time": at(100),
-        "pod": "demo-1",
-        "exitCode": 70,
-        "reason": "EngineDied",
-        "message": "The engine core was killed.",
-        "hint": "It restarts.",
-    }
-    assert [e.reason for e in world.events] == ["Ready", "EngineDied", "Ready"]
-    world.pods.clear()
-    world.roll()
-    world.settle()
-    assert world.status["lastFailure"]["time"] == at(100), "also when the pod is gone"
-    assert [e.reason for e in world.events].count("EngineDied") == 1
-
-
-def test_every_crash_is_an_event_and_moves_the_record() -> None:
-    world = World()
-    world.step()
-    pod = world.add_pod()
-    schedule(pod, at(11))
-    for restarts, end in ((1, 20), (2, 60), (3, 120)):
-        crash_loop(pod, terminated(1, "boom", end=end), restarts)
-        world.step(seconds=30)
-        world.step(seconds=1)
-        assert world.status["lastFailure"]["time"] == at(end)
-    assert [e.reason for e in world.events] == ["EngineFailed"] * 3
-
-
-def test_the_kubelets_two_words_for_one_failed_pull_are_one_failure() -> None:
-    world = World(spec=IMAGE)
-    world.step()
-    pod = world.add_pod()
-    waiting("ErrImagePull", NOT_FOUND)(pod)
-    world.step(seconds=30)
-    before = world.status
-    for message in (
-        'Back-off pulling image "registry.example.com/no:1"',
-        NOT_FOUND.replace("failed to resolve", "read udp 10.0.0.1:4242: failed to resolve"),
-        f'Back-off pulling image "registry.example.com/no:1": ErrImagePull: {NOT_FOUND}',
-    ):
-        waiting("ImagePullBackOff", message)(pod)
-        assert world.step(seconds=30).status == before
-    assert len(world.events) == 1
-
-
-def test_a_pull_that_was_first_seen_without_its_cause_gets_the_cause_later() -> None:
-    world = World(spec=IMAGE)
-    world.step()
-    pod = world.add_pod()
-    waiting("ImagePullBackOff", 'Back-off pulling image "registry.example.com/no:1"')(pod)
-    world.step(seconds=30)
-    assert world.state("Stalled")[0] == "False"
-    waiting("ErrImagePull", NOT_FOUND)(pod)
-    world.step(seconds=30)
-    assert world.state("Stalled") == ("True", "ImagePullFailed")
-    assert "not found" in world.status["lastFailure"]["message"]
-    assert len(world.events) == 2, "the failure, then that it stalls"
-
-
 def test_a_new_pod_that_fails_beside_one_that_serves_does_not_stall() -> None:
     world = World(spec={"replicas": 2}).serve()
     world.change({"replicas": 2, "engine": {"extraArgs": ["--nope"]}})
@@ -360,40 +251,6 @@ def test_leaving_pods_have_no_failures() -> None:
     container(pod, terminated(137, "killed at the end of its grace", end=400))
     world.settle()
     assert "lastFailure" not in world.status
-
-
-def test_an_evicted_pod_is_remembered_and_does_not_block_its_successor() -> None:
-    world = World().serve()
-    old = world.pods[0]
-    old["status"] = {
-        "phase": "Failed",
-        "reason": "Evicted",
-        "message": "The node was low on resource: memory.",
-        "startTime": at(0),
-    }
-    make_ready(world.add_pod(), world.now)
-    world.answer()
-    world.settle()
-    assert world.state("Ready") == ("True", "Ready")
-    assert world.status["replicas"] == 1
-    assert world.status["lastFailure"]["reason"] == "Evicted"
-    assert "low on resource: memory" in world.status["lastFailure"]["message"]
-
-
-def test_a_pod_that_the_node_refuses_is_remembered() -> None:
-    world = World()
-    world.step()
-    pod = world.add_pod()
-    schedule(pod, at(11))
-    pod["status"] |= {
-        "phase": "Failed",
-        "reason": "UnexpectedAdmissionError",
-        "message": "Allocate failed due to no healthy devices, which is unexpected.",
-    }
-    world.step(seconds=1)
-    assert world.status["lastFailure"]["reason"] == "ContainerCannotStart"
-    assert "node-1 was refused by the node (UnexpectedAdmissionError)" in world.status["lastFailure"]["message"]
-    assert world.status["replicas"] == 0
 
 
 def test_pods_of_a_lost_node_and_many_pods_are_said_briefly() -> None:

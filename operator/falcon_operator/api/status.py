@@ -129,6 +129,9 @@ class LastFailure(Base):
     reason: Annotated[str, Field(max_length=64)] = Field(description="What failed, in one CamelCase word.")
     message: Annotated[str, Field(max_length=4096)] = Field(description="What failed, in a sentence.")
     hint: Text | None = Field(default=None, description="The way out.")
+    since: datetime | None = Field(
+        default=None, description="Since when the pod fails so, where that passes by itself and is retried."
+    )
 
 
 class Status(Base):

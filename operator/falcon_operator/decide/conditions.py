@@ -19,6 +19,14 @@ from falcon_operator.decide.rollout import Rollout, unschedulable
 from falcon_operator.decide.supported import supported
 
 _SHOWN_NODES = 5
+# Ends of an engine that say that something does not fit.
+_TOO_LARGE = (
+    Reason.SEQUENCES_EXCEED_MEMORY,
+    Reason.CONTEXT_EXCEEDS_MEMORY,
+    Reason.WEIGHTS_EXCEED_MEMORY,
+    Reason.GPU_OUT_OF_MEMORY,
+    Reason.OUT_OF_MEMORY,
+)
 # What came of the one-token completion; nothing is said of an engine whose launcher knows of none.
 _CANARY: Mapping[str | None, str] = {
     "passed": " and has answered a first request",
@@ -225,7 +233,7 @@ def gpu_compatible(s: Situation) -> Condition:
 def fits(s: Situation) -> Condition:
     """Whether the engine holds what the spec asks of it: as computed, and then as its own start has shown."""
     blocker = s.rollout.blocker
-    if blocker is not None and blocker.reason in (Reason.SEQUENCES_EXCEED_MEMORY, Reason.OUT_OF_MEMORY):
+    if blocker is not None and blocker.reason in _TOO_LARGE:
         return Condition(Type.FITS, "False", blocker.reason, blocker.message)
     before = s.live.get(Type.FITS, {})
     if s.seen.blind and (kept := _kept(Type.FITS, before)) is not None:

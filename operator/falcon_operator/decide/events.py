@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from falcon_operator.api.reasons import Reason
+from falcon_operator.decide.failure import retried
 from falcon_operator.decide.types import Event
 
 _NOTE_CHARACTERS = 1000
@@ -18,7 +19,8 @@ def events(live: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[Event, ...]
     found: list[Event] = []
     failure = new.get("lastFailure")
     if failure and _identity(failure) != _identity(live.get("lastFailure") or {}):
-        note = f"{failure.get('message', '')} {failure.get('hint', '')}".strip()
+        said = (failure.get("message"), retried(failure.get("since")), failure.get("hint"))
+        note = " ".join(part for part in said if part)
         found.append(_event("Warning", failure["reason"], ENGINE_FAILURE, note))
     for kind, status, action in (("Stalled", "True", "Reconcile"), ("GPUCompatible", "False", "Schedule")):
         now, before = _condition(new, kind), _condition(live, kind)

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from falcon_engine.signatures import TRANSIENT_SECONDS
 from falcon_operator.api.reasons import Reason
 from falcon_operator.decide import termination
-from falcon_operator.decide.pods import Pod
+from falcon_operator.decide.pods import Pod, parse_time
 from falcon_operator.decide.termination import Cause
 
 _IMAGE_REASONS = frozenset(
@@ -33,6 +34,8 @@ _CONTAINER_REASONS = frozenset(
 _EVICTIONS = frozenset(("Evicted", "Preempting", "Preempted", "NodeShutdown", "Terminated", "NodeLost"))
 
 _BACK_OFF_PREFIX = "Back-off pulling image"
+# The launcher gives up a little before its time is over, and the kubelet rounds to seconds.
+_TRANSIENT_SLACK = 15.0
 
 
 @dataclass(frozen=True)
@@ -43,11 +46,21 @@ class Failure:
     pod: str
     cause: Cause
     blocking: bool  # it explains why the pod does not serve now
+    since: str | None = None  # of one that passes by itself: when the pod began to fail so
+    unready: str = ""  # since when the pod has not served
+
+    @property
+    def final(self) -> bool:
+        """Whether a person must act: at once, or since what should have passed has not."""
+        begin, end = parse_time(self.since), parse_time(self.time)
+        if not self.cause.transient or begin is None or end is None:
+            return self.cause.final
+        return (end - begin).total_seconds() >= TRANSIENT_SECONDS - _TRANSIENT_SLACK
 
     @property
     def sentence(self) -> str:
         """Cause and way out."""
-        return f"{self.cause.message} {self.cause.hint}".strip()
+        return " ".join(part for part in (self.cause.message, retried(self.since), self.cause.hint) if part)
 
     def to_status(self) -> dict[str, Any]:
         """As `status.lastFailure` holds it."""
@@ -60,7 +73,14 @@ class Failure:
         }
         if self.cause.exit_code is not None:
             found["exitCode"] = self.cause.exit_code
+        if self.since is not None:
+            found["since"] = self.since
         return found
+
+
+def retried(since: str | None) -> str:
+    """That the kubelet and the launcher try again, and since when; nothing where they do not."""
+    return f"It is retried, since {since}." if since else ""
 
 
 def of_pod(pod: Pod, startup_budget: int | None) -> Failure | None:
@@ -82,7 +102,9 @@ def of_pod(pod: Pod, startup_budget: int | None) -> Failure | None:
         return None
     cause = termination.cause(pod, ended, startup_budget)
     blocking = pod.active and not pod.ready and not pod.started
-    return Failure(time=ended.get("finishedAt") or _when(pod), pod=pod.name, cause=cause, blocking=blocking)
+    time = ended.get("finishedAt") or _when(pod)
+    since = (ended.get("startedAt") or time) if cause.transient else None
+    return Failure(time=time, pod=pod.name, cause=cause, blocking=blocking, since=since, unready=_unready(pod))
 
 
 def failures(pods: Sequence[Pod], startup_budget: int | None) -> list[Failure]:
@@ -92,7 +114,7 @@ def failures(pods: Sequence[Pod], startup_budget: int | None) -> list[Failure]:
 
 def blocking(found: Sequence[Failure]) -> Failure | None:
     """The failure that keeps pods from serving: one that no waiting cures first, then the latest."""
-    return max((f for f in found if f.blocking), key=lambda f: (f.cause.final, f.time, f.pod), default=None)
+    return max((f for f in found if f.blocking), key=lambda f: (f.final, f.time, f.pod), default=None)
 
 
 def latest(found: Sequence[Failure]) -> Failure | None:
@@ -101,12 +123,23 @@ def latest(found: Sequence[Failure]) -> Failure | None:
 
 
 def restated(found: Sequence[Failure], record: Mapping[str, Any] | None) -> list[Failure]:
-    """The failures, the one on record in the words of the record.
+    """The failures, the one on record in the words of the record, and one that goes on with the time of its begin.
 
     A kubelet that tries again words the same failure a little differently every time, or leaves the detail out; that
     must not turn into writes.
     """
-    return [_restated(f, record) if record and is_same(f, record) else f for f in found]
+    if not record:
+        return list(found)
+    return [_restated(f, record) if is_same(f, record) else f for f in (_continued(f, record) for f in found)]
+
+
+def _continued(seen: Failure, record: Mapping[str, Any]) -> Failure:
+    """The same failure of the same pod again, which has not served in between."""
+    before = str(record.get("since") or "")
+    same = (record.get("pod"), record.get("reason")) == (seen.pod, seen.cause.reason.value)
+    if seen.since is None or not before or not same or seen.unready > str(record.get("time") or ""):
+        return seen
+    return replace(seen, since=min(seen.since, before))
 
 
 def _restated(seen: Failure, record: Mapping[str, Any]) -> Failure:
@@ -133,6 +166,10 @@ def is_same(seen: Failure, record: Mapping[str, Any]) -> bool:
         seen.time,
         seen.cause.reason.value,
     )
+
+
+def _unready(pod: Pod) -> str:
+    return str(pod.condition("Ready").get("lastTransitionTime") or "")
 
 
 def _when(pod: Pod) -> str:

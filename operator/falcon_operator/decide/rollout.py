@@ -103,7 +103,7 @@ def observe(
     blocking = failure.blocking([f for f in found if f.pod in names])
     blocker: Blocker | None = None
     if desired and blocking is not None:
-        blocker = Blocker(blocking.cause.reason, blocking.sentence, blocking.cause.final)
+        blocker = Blocker(blocking.cause.reason, blocking.sentence, blocking.final)
     elif desired:
         blocker = _creation_refused(deployment) or _unschedulable(updated, asks)
     return Rollout(desired, revision, updated, outdated, found, blocker, doing)

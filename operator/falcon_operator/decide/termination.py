@@ -6,36 +6,52 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from falcon_engine.signatures import CONFIGURATION_EXIT, Diagnosis, DiagnosisError
+from falcon_engine.signatures import CONFIGURATION_EXIT, TRANSIENT_REASONS, Diagnosis, DiagnosisError
 from falcon_operator.api.reasons import Reason
 from falcon_operator.decide.pods import Pod, parse_time
 
-# Reasons that the same spec on the same node meets again.
+# Reasons that the same spec on the same node meets again, whatever exit code the launcher gave them.
 _FINAL = frozenset(
     (
+        Reason.ARCHITECTURE_UNKNOWN,
         Reason.CHECKPOINT_NOT_FOUND,
         Reason.CHECKPOINT_UNUSABLE,
+        Reason.CONFIGURATION_REFUSED,
+        Reason.CONTEXT_EXCEEDS_MEMORY,
+        Reason.DRIVER_TOO_OLD,
         Reason.FLAG_UNKNOWN,
         Reason.FLAG_VALUE_REFUSED,
-        Reason.SEQUENCES_EXCEED_MEMORY,
+        Reason.GPU_NOT_SUPPORTED,
+        Reason.HUB_FORBIDDEN,
+        Reason.HUB_UNAUTHORIZED,
+        Reason.IMAGE_UNUSABLE,
         Reason.QUANTIZATION_REFUSED,
-        Reason.DRIVER_TOO_OLD,
+        Reason.REMOTE_CODE_REFUSED,
+        Reason.SEQUENCES_EXCEED_MEMORY,
+        Reason.TOKENIZER_UNUSABLE,
+        Reason.WEIGHTS_EXCEED_MEMORY,
+        Reason.WEIGHTS_MISMATCH,
     )
 )
-_SIGNALS = {6: "SIGABRT", 7: "SIGBUS", 9: "SIGKILL", 11: "SIGSEGV", 15: "SIGTERM"}
+# What a status and an event have room for.
+_MESSAGE_CHARACTERS = 3000
+_HINT_CHARACTERS = 1000
+_VERSION_CHARACTERS = 64
+_SIGNALS = {4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 9: "SIGKILL", 11: "SIGSEGV", 15: "SIGTERM"}
 # The kubelet checks every few seconds and rounds to whole ones.
 _BUDGET_SLACK_SECONDS = 10
 
 
 @dataclass(frozen=True)
 class Cause:
-    """A reason, a sentence, a way out; `final` where no waiting cures it."""
+    """A reason, a sentence, a way out; `final` where no waiting cures it, `transient` where it passes by itself."""
 
     reason: Reason
     message: str
     hint: str
     exit_code: int | None = None
     final: bool = False
+    transient: bool = False
     brief: str = ""  # the message without the detail that comes and goes
 
 
@@ -51,12 +67,16 @@ def cause(pod: Pod, ended: Mapping[str, Any], startup_budget: int | None) -> Cau
     except DiagnosisError:
         return _undiagnosed(pod, ended, code, text)
     reason = _reason(diagnosis.reason)
+    if ended.get("reason") == "OOMKilled" and reason in (Reason.ENGINE_DIED, Reason.ENGINE_KILLED):
+        return _undiagnosed(pod, ended, code, text)
     return Cause(
         reason=reason,
-        message=_sentence(diagnosis.message) or f"The engine of pod {pod.name} ended with exit code {code}.",
-        hint=_sentence(diagnosis.hint),
+        message=_sentence(diagnosis.message, _MESSAGE_CHARACTERS)
+        or f"The engine of pod {pod.name} ended with exit code {code}.",
+        hint=_sentence(diagnosis.hint, _HINT_CHARACTERS),
         exit_code=code,
         final=code == CONFIGURATION_EXIT or reason in _FINAL,
+        transient=reason.value in TRANSIENT_REASONS,
     )
 
 
@@ -64,9 +84,10 @@ def diagnosed_version(pod: Pod) -> str | None:
     """The engine's version as the launcher of an ended engine wrote it down."""
     ended = pod.state("terminated") or pod.state("terminated", last=True) or {}
     try:
-        return Diagnosis.from_json(str(ended.get("message") or "")).engine_version
+        version = Diagnosis.from_json(str(ended.get("message") or "")).engine_version
     except DiagnosisError:
         return None
+    return _plain(version)[:_VERSION_CHARACTERS] or None if version else None
 
 
 def _reason(word: str) -> Reason:
@@ -151,7 +172,7 @@ def _memory_limit(pod: Pod) -> str | None:
 
 
 def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line for line in map(_plain, text.splitlines()) if line]
     return lines[-1].rstrip(".")[:400] if lines else ""
 
 
@@ -160,6 +181,14 @@ def _said(text: str) -> str:
     return f'; its last line was "{line}".' if line else "."
 
 
-def _sentence(text: str) -> str:
-    text = " ".join(text.split())
-    return text if not text or text[-1] in ".!?" else text + "."
+def _sentence(text: str, most: int) -> str:
+    text = _plain(text)
+    if len(text) > most:
+        text = text[: most - 1] + "…"
+    return text if not text or text[-1] in ".!?…" else text + "."
+
+
+def _plain(text: str) -> str:
+    """One line that every client can take: a termination message may hold any bytes."""
+    printable = "".join(c if c.isprintable() else " " for c in text.encode("utf-8", "replace").decode("utf-8"))
+    return " ".join(printable.split())
