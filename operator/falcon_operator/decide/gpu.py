@@ -300,8 +300,14 @@ def _sharing(wanted: Needs, gpu: GpuFacts, doubts: list[str]) -> Iterator[str]:
         return
     replicas, strategy = gpu.replicas, gpu.strategy
     how = f" ({strategy})" if strategy in gpu_labels.SHARED else ""
-    if replicas.value is not None and replicas.value > most:
-        yield f"shared by {replicas.value}{how}: {_way_out(wanted, gpu, replicas.value)}"
+    sharers = replicas.value
+    if most > 1 and replicas.text is not None:
+        sharers = gpu_labels.scheduler_number(replicas.text)
+        if sharers is None:
+            yield f"{replicas.doubt}, no number to compare with {most}"
+            return
+    if sharers is not None and sharers > most:
+        yield f"shared by {sharers}{how}: {_way_out(wanted, gpu, sharers)}"
     elif most == 1 and how:
         number = f"{replicas.text} " if replicas.text else ""
         yield f"shared by {number}pods{how}: {_way_out(wanted, gpu, None)}"

@@ -90,11 +90,12 @@ def _sharing(wanted: Needs) -> _Part:
     if wanted.most_sharers is None:
         return [[]]
     replicas = gpu_labels.of(wanted.labels_of, "replicas")
-    found = [_not_in(replicas, range(wanted.most_sharers + 1, MOST_SHARERS + 1))]
-    if wanted.most_sharers == 1:
-        strategy = gpu_labels.of(wanted.labels_of, "sharing-strategy")
-        found.append({"key": strategy, "operator": "NotIn", "values": list(gpu_labels.SHARED)})
-    return [found]
+    if wanted.most_sharers > 1:
+        few = {"key": replicas, "operator": "Lt", "values": [str(wanted.most_sharers + 1)]}
+        return [[few], [_absent(replicas)]]
+    # Feature discovery has named the strategy since 0.15; before that the number alone told.
+    strategy = {"key": gpu_labels.of(wanted.labels_of, "sharing-strategy"), "operator": "NotIn"}
+    return [[_not_in(replicas, range(2, MOST_SHARERS + 1)), {**strategy, "values": list(gpu_labels.SHARED)}]]
 
 
 def _capability(wanted: Needs) -> _Part:

@@ -24,7 +24,7 @@ from falcon_operator.desired.intent import intent, version_of_tag
 NATIVE_FP4 = (10, 0)
 # What all engines of a shared GPU may take of it together; the rest is for their contexts.
 SHARED_UTILIZATION = 0.9
-# No count of sharers above it is believed; each is a value in every pod's affinity.
+# Where no strategy is labelled, no count of sharers above it is believed: each is a value in every affinity.
 MOST_SHARERS = 20
 _LARGEST_MIB = 1 << 24
 # What the checkpoint is taken to be until an engine has loaded it.
