@@ -83,7 +83,7 @@ def test_crds_prints_the_definition_and_writes_it(tmp_path: Path, capsys: pytest
 def test_render_prints_what_would_be_created(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "web.yaml"
     file.write_text(RESOURCE)
-    assert main(["render", "-f", str(file)]) == 0
+    assert main(["render", str(file)]) == 0
     documents = list(yaml.safe_load_all(capsys.readouterr().out))
     kinds = [document["kind"] for document in documents]
     assert {"ConfigMap", "Deployment", "Service"} <= set(kinds)
@@ -94,7 +94,12 @@ def test_render_prints_what_would_be_created(tmp_path: Path, capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("kind: Pod", "not a FalconNVFP4Deployment"),
+        ("kind: Pod", "not a FalconNVFP4Deployment: a Pod"),
+        ("", "there is no resource in it"),
+        ("a: [", "this is not YAML"),
+        ("3", "not a FalconNVFP4Deployment: 3"),
+        (RESOURCE.replace("v1alpha1", "v9"), "apiVersion is 'serving.falcon-operator.io/v9'"),
+        (RESOURCE.replace("{name: web, namespace: llm}", "web"), "metadata is 'web'"),
         ("kind: FalconNVFP4Deployment", "metadata.name is missing"),
         (RESOURCE.replace("replicas: 2", "replicas: -1"), "replicas"),
     ],
@@ -104,15 +109,19 @@ def test_render_says_what_stands_in_the_way(
 ) -> None:
     file = tmp_path / "web.yaml"
     file.write_text(text)
-    assert main(["render", "-f", str(file)]) == 1
+    assert main(["render", str(file)]) == 1
     assert said in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["crds", "render"])
+@pytest.mark.parametrize("command", ["crds", "render", "fit"])
 def test_commands_without_a_cluster_load_neither_kopf_nor_a_client(command: str, tmp_path: Path) -> None:
     file = tmp_path / "web.yaml"
     file.write_text(RESOURCE)
-    arguments = [command] if command == "crds" else [command, "-f", str(file)]
+    arguments = (
+        [command]
+        if command == "crds"
+        else {"fit": [command, str(file), "--gpu", "H200"]}.get(command, [command, str(file)])
+    )
     code = (
         "import sys; from falcon_operator.cli import main; main(sys.argv[1:]);"
         "sys.exit(','.join({'kopf', 'kubernetes', 'aiohttp'} & set(sys.modules)) or 0)"
