@@ -9,6 +9,7 @@ from typing import Any
 from falcon_engine.signatures import Diagnosis
 from falcon_operator.api import names
 from falcon_operator.api.config import OperatorConfig
+from falcon_operator.decide.nodes import NodeIndex
 from falcon_operator.decide.reconcile import decide
 from falcon_operator.decide.types import EngineFacts, Event, Launcher, Plan, Renderer, Snapshot
 
@@ -46,6 +47,7 @@ class World:
     engines: dict[str, EngineFacts] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
+    nodes: NodeIndex | None = None  # None: may not be read
     made: int = 0
 
     def change(self, spec: Json) -> None:
@@ -84,6 +86,7 @@ class World:
             launchers=frozenset(self.of_kind("ConfigMap")),
             engines=dict(self.engines),
             refused=dict(self.refused),
+            nodes=self.nodes,
         )
 
     def plan(self) -> Plan:

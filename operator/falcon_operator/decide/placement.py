@@ -12,10 +12,11 @@ from falcon_engine.shape import FALCON_H1R_7B
 from falcon_operator.api.engine import Device
 from falcon_operator.api.lifecycle import Fit
 from falcon_operator.api.spec import Spec
+from falcon_operator.decide import gpu_facts
 from falcon_operator.decide.capacity import Figures, capacity
-from falcon_operator.decide.gpu import Judgement, Product, judge, judge_all
+from falcon_operator.decide.gpu import Judgement, Product, judge_all
 from falcon_operator.decide.nodes import NodeIndex
-from falcon_operator.desired import intent
+from falcon_operator.desired import gpu_labels, intent
 
 _SHOWN_REJECTED = 10
 _WEIGHTS = "nvfp4"
@@ -102,7 +103,8 @@ def place(spec: Spec, image: str, version: str | None, nodes: NodeIndex | None) 
 def products_of(spec: Spec, names: Iterable[str], nodes: NodeIndex | None) -> dict[str, str]:
     """The GPU products of nodes, by the node's name, as far as they are known."""
     found = {name: nodes.get(name) for name in names} if nodes is not None and _asks_for_gpus(spec) else {}
-    products = {name: judge(spec, None, node).product for name, node in found.items() if node is not None}
+    labels_of = gpu_labels.prefix(spec.gpu.effective_resource_name)
+    products = {name: gpu_facts.read(n.labels, labels_of).product for name, n in found.items() if n is not None}
     return {name: product for name, product in products.items() if product}
 
 

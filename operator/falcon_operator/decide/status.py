@@ -105,7 +105,10 @@ def _moments(pod: Pod, report: Report | None) -> list[datetime]:
 
 
 def _verdict(status: Mapping[str, Any]) -> Any:
-    """What is never held back: a change of the summary, of what stalls, of the last failure and of the revision."""
+    """What is never held back: a change of the summary, of what stalls, of the last failure and of the revision.
+
+    Nor is the first node that can run an engine, or that there is none any more.
+    """
     conditions = {c.get("type"): c for c in status.get("conditions") or []}
     stalled = conditions.get("Stalled") or {}
     return (
@@ -114,6 +117,7 @@ def _verdict(status: Mapping[str, Any]) -> Any:
         stalled.get("reason") if stalled.get("status") == "True" else None,
         status.get("lastFailure"),
         (status.get("revision") or {}).get("updated"),
+        bool((status.get("nodes") or {}).get("eligible")),
     )
 
 
