@@ -3,6 +3,7 @@
 import json
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.engine.launching import Container, wait_for
@@ -95,7 +96,7 @@ def test_it_is_lowered_once(container: Container) -> None:
 @pytest.mark.parametrize(
     "changes", [{"fit": "Refuse"}, {"extra_args": ("--max-num-seqs", "256")}], ids=["refuse", "extra-arguments"]
 )
-def test_it_is_not_lowered_against_the_resources_will(container: Container, changes: dict[str, object]) -> None:
+def test_it_is_not_lowered_against_the_resources_will(container: Container, changes: dict[str, Any]) -> None:
     fails(container, TOO_MANY)
     assert container.run(**changes) == 2
     assert container.diagnosis().reason == "SequencesExceedMemory"
