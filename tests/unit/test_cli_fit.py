@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.unit.charts import ROOT
 
 from falcon_operator import gpus
 from falcon_operator.api import names
@@ -218,3 +219,15 @@ def test_an_unknown_gpu_is_answered_with_those_that_are_known(spec: Path, capsys
     for name in ("", "MI300X", "\N{SNOWMAN}" * 100):
         with pytest.raises(gpus.UnknownGPUError):
             gpus.visible_gib(name)
+
+
+def test_the_page_shows_what_the_command_prints_and_knows_the_gpus(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    page = Path("docs/fit.md").read_text()
+    _, _, rest = page.partition("```console\n$ falcon-operator ")
+    command, _, shown = rest.partition("\n")
+    assert main(command.split()) == 0
+    assert shown.startswith(capsys.readouterr().out + "```")
+    assert f"however you write it: {', '.join(gpus.VISIBLE_GIB)} |" in page
