@@ -103,7 +103,7 @@ def test_each_step_of_a_start_costs_one_status_at_most_and_a_short_one_none() ->
             world.step(1)
             if world.status != before:
                 written.append(world.condition("Ready")["message"].partition(" is ")[2].partition(" on ")[0])
-    assert written == ["importing vLLM", "compiling kernels and warming up", "capturing CUDA graphs"]
+    assert written == ["importing vLLM", "compiling kernels and sizing its cache", "warming up"]
 
 
 def test_what_runs_is_in_the_status_and_in_words() -> None:

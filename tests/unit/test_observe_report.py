@@ -9,7 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from falcon_operator.decide.report import CacheFigures, Canary, Clamped, Gpu, Report, Retry
+from falcon_engine import enginelog, gpus, serving
+from falcon_engine import report as launcher
+from falcon_operator.api import names
+from falcon_operator.decide.report import PHASES, CacheFigures, Canary, Clamped, Gpu, Report, Retry
 from falcon_operator.observe import exposition, report
 
 REPORT: dict[str, Any] = {
@@ -59,6 +62,51 @@ def test_a_report_is_read() -> None:
         canary=Canary("failed", "HTTP 500: no"),
         retries=(Retry("GPUMemoryTaken", "not yet free", 12.3),),
     )
+
+
+# Lines of vLLM 0.26.0 on an H200, without what is around them.
+LOG = b"""
+[core.py:116] Initializing a V1 LLM engine (v0.26.0) with config: model='/m', quantization=modelopt,
+[cuda.py:482] Using FLASH_ATTN attention backend out of potential backends: ['FLASH_ATTN', 'FLASHINFER', 'TRITON_ATTN'].
+[marlin.py:34] Weight-only FP4 compression will be used leveraging the Marlin kernel. This may degrade performance
+[gpu_model_runner.py:5347] Model loading took 5.19 GiB memory and 3.477852 seconds
+[interface.py:905] Setting attention block size to 3328 tokens to ensure that attention page size is >= mamba page size.
+[kv_cache_utils.py:2177] GPU KV cache size: 2,719,744 tokens
+[kv_cache_utils.py:2178] Maximum concurrency for 65,536 tokens per request: 41.50x
+"""
+
+
+def test_what_the_launcher_writes_is_what_is_read() -> None:
+    times = iter([0.0, 7.25, 12.0])
+    written = launcher.Report(lambda: next(times))
+    gpu = gpus.Gpu("NVIDIA H200", 143771, "9.0", "580.159.04")
+    written.put(
+        version="0.26.0", profile="0.26", max_num_seqs=99, gpus=(gpu,), checkpoint={"path": "/m", "nvfp4": True}
+    )
+    written.put(clamped=launcher.Clamped(256, 99, "The GPU holds 99."))
+    written.retry("GPUMemoryTaken", "not yet free")
+    written.begin(canary=True).feed(LOG, 30.0)
+    written.canary = launcher.Canary("passed", 0.4)
+    assert report.parse(written.to_json().encode()) == Report(
+        version="0.26.0",
+        kernel="MarlinNvFp4LinearKernel",
+        attention_backend="FLASH_ATTN",
+        quantization="modelopt",
+        max_num_seqs=99,
+        gpus=(Gpu("NVIDIA H200", 143771, "9.0", "580.159.04"),),
+        clamped=Clamped(256, 99, "The GPU holds 99."),
+        cache=CacheFigures(None, 3328, 2719744, 41.5),
+        phase="compiled",
+        phases={"imported": 30.0, "loaded": 30.0, "compiled": 30.0},
+        canary=Canary("passed"),
+        retries=(Retry("GPUMemoryTaken", "not yet free", 7.2),),
+    )
+
+
+def test_both_sides_name_the_same_steps_and_port() -> None:
+    assert enginelog.PHASES == PHASES
+    assert serving.PORT == names.LAUNCHER_PORT
+    assert report.SCHEMA == launcher.SCHEMA
 
 
 def test_a_report_of_a_start_that_has_just_begun_is_read() -> None:

@@ -11,8 +11,8 @@ _DOING = {
     None: "preparing its weights",
     "prepared": "importing vLLM",
     "imported": "loading the weights",
-    "loaded": "compiling kernels and warming up",
-    "compiled": "capturing CUDA graphs",
+    "loaded": "compiling kernels and sizing its cache",
+    "compiled": "warming up",
     "captured": "opening its port",
     "ready": "answering a first request",
 }
