@@ -84,10 +84,12 @@ def refusal(
 ) -> Diagnosis | None:
     """Why this engine cannot run this checkpoint on these GPUs; None where nothing is known to be in its way."""
     for gpu in gpus:
-        why = _driver(gpu, profile, version, environ) or _compute(gpu, profile, version, nvfp4)
-        if why:
-            message, hint = why
-            return Diagnosis("DriverTooOld", message, hint, CONFIGURATION_EXIT, version)
+        for reason, find in (
+            ("DriverTooOld", _driver(gpu, profile, version, environ)),
+            ("GPUNotSupported", _compute(gpu, profile, version, nvfp4)),
+        ):
+            if find:
+                return Diagnosis(reason, *find, CONFIGURATION_EXIT, version)
     return None
 
 
