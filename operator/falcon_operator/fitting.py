@@ -54,7 +54,8 @@ def answer(text: str, question: Question, config: OperatorConfig) -> Answer:
         ) from None
     wanted = intent(spec, spec.image.reference or config.default_image)
     version = question.engine_version or wanted.version
-    profile, exact = profiles.select(version)
+    # An image whose version nobody states is most likely a new one.
+    profile, exact = profiles.select(version) if version else (profiles.load(profiles.VERSIONS[-1]), False)
     model = shape.read(question.model_config) if question.model_config else shape.FALCON_H1R_7B
     ask = asks.from_intent(wanted, profile, model.weights)
     result = fit(
