@@ -1,5 +1,6 @@
 """Runs the launcher as the serving container does: `python launch.pyz serve`, beside a stand-in for vLLM."""
 
+import functools
 import json
 import os
 import signal
@@ -19,6 +20,11 @@ from falcon_engine.signatures import Diagnosis
 
 HERE = Path(__file__).parent
 PROFILES = HERE.parents[1] / "operator" / "falcon_engine" / "profiles"
+
+
+@functools.cache
+def launcher() -> bytes:
+    return build()
 
 
 def intent(**changes: Any) -> Intent:
@@ -82,7 +88,7 @@ class Container:
     def __init__(self, directory: Path, vllm: str | None = "0.32.0+cpu", profile: str = "0.32") -> None:
         self.directory = directory
         self.launcher = directory / "launch.pyz"
-        self.launcher.write_bytes(build())
+        self.launcher.write_bytes(launcher())
         self.model = write_checkpoint(directory / "model")
         self.port = free_port()
         self.report_port = free_port()
