@@ -4,7 +4,10 @@ A block of the pool holds one page in every layer. An attention page holds the k
 Mamba page holds one state, padded to the same size. The profile's fact `blockRules` says what differs by version:
 `prefixCachingMode` is the Mamba cache mode with prefix caching (without it: `none`), `modes` those that can be asked
 for, `stateBlocks` the blocks that a sequence's states take (in mode `all` one beside every block of its tokens),
-`alignment` what a block is a multiple of, `blockSizeAligns` whether `--block-size` replaces that.
+`alignment` what a block is a multiple of, `blockSizeAligns` whether `--block-size` replaces that, `checkpointKVDtype`
+whether `--kv-cache-dtype auto` follows the checkpoint. `tokens` is how the engine counts them: by its concurrency, or
+by half of its blocks. `nullBlockReserved`: its start check leaves out the block that it keeps for itself.
+`sequencesNeedBlocks`: capturing whole CUDA graphs, it needs a block for each of max_num_seqs.
 """
 
 import math

@@ -5,6 +5,9 @@ four starts with NVFP4 and BF16 weights, prefix caching on and off, leave 115.91
 file is within 0.06 GiB. Elsewhere it has not been compared with an engine. The weights are arithmetic (0.02 GiB);
 activations, CUDA graphs and NCCL are scaled from that one GPU by what they are made of, so expect it within about
 0.5 GiB, which is 1 % of the blocks of an 80 GB card and 5 % of those of a 16 GB card.
+
+Of the profile's `blockRules`, `batchedTokens` is the tokens of a step by the GPU's GiB, and `cudaGraphsCounted` whether
+the engine keeps memory for its graphs free.
 """
 
 from collections.abc import Mapping

@@ -170,8 +170,22 @@ OPTIONAL_FACTS: dict[str, Check] = {
     "driverFloor": _COUNT,
     # Least compute capability of an NVFP4 checkpoint.
     "minimumCapability": _capabilities,
-    # How many blocks a sequence takes, with and without prefix caching.
-    "blockRules": _mapping(_anything),
+    # How the cache is cut and counted; `falcon_engine.blocks` and `falcon_engine.gpu_memory` say what each means.
+    "blockRules": _record(
+        {
+            "prefixCachingMode": _one_of("all", "align"),
+            "modes": _list(_one_of("all", "align"), empty=False),
+            "stateBlocks": _record({"none": _COUNT, "align": _COUNT}),
+            "alignment": _record({"cuda": _COUNT, "cpu": _COUNT}),
+            "blockSizeAligns": _SWITCH,
+            "tokens": _one_of("concurrency", "blocks"),
+            "nullBlockReserved": _SWITCH,
+            "sequencesNeedBlocks": _SWITCH,
+            "cudaGraphsCounted": _SWITCH,
+            "batchedTokens": _list(_list(_COUNT, empty=False), empty=False),
+            "checkpointKVDtype": _SWITCH,
+        }
+    ),
 }
 
 _FLAG = _record(
