@@ -7,6 +7,7 @@ import pytest
 
 from falcon_operator.api import names
 from falcon_operator.api.config import OperatorConfig
+from falcon_operator.decide.events import ENGINE_FAILURE
 from falcon_operator.decide.types import EngineFacts, Event, Launcher, Plan, Renderer, Snapshot
 from falcon_operator.kube.client import KubeClient
 from falcon_operator.kube.errors import ApiError, Conflict, Unavailable
@@ -109,6 +110,7 @@ class Setting:
             self.nodes,
             Renderer(OperatorConfig(), Launcher("falcon-launcher-1", b"")),
             resync_seconds=600,
+            failed=metrics.failed,
             decision=self._decide,
             jitter=lambda: 0.5,
         )
@@ -263,6 +265,21 @@ async def test_what_the_api_server_cannot_do_now_is_tried_again(setting: Setting
     setting.event(FALCON, falcon())
     await setting.work_until(lambda: setting.cache.get(DEPLOYMENT, KEY) is not None)
     assert setting.api.calls[:3] == ["Deployment/web"] * 3
+
+
+async def test_each_failure_of_an_engine_is_counted_when_it_is_told(setting: Setting) -> None:
+    setting.metrics.export_resources(lambda: list(setting.cache.all(FALCON)))
+    failure = Event("Warning", "OutOfMemory", ENGINE_FAILURE, "it failed")
+    other = Event("Warning", "Unschedulable", "Schedule", "no node")
+    told = iter([(failure, other), (), (failure,)])
+    setting.plan = lambda _: plan(events=next(told))
+    setting.event(FALCON, falcon())
+    for _ in range(3):
+        setting.queue.add(KEY)
+        await setting.once()
+    text = setting.metrics.render().decode()
+    assert 'falcon_engine_failures_total{name="web",namespace="ns",reason="OutOfMemory"} 2.0' in text
+    assert text.count("\nfalcon_engine_failures_total{") == 1
 
 
 async def test_a_ready_pod_is_asked_when_the_decision_wants_to_know(setting: Setting) -> None:
