@@ -80,23 +80,24 @@ class Lab:
 
     def service_account(self, namespace: str, folder: Path) -> Path:
         """A folder as a pod of the operator sees it: token and authority of an account with the chart's rights."""
-        rendered = subprocess.run(
-            ["helm", "template", "falcon", str(ROOT / "charts/falcon-operator"), "--show-only", "templates/rbac.yaml"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        rules = next(b["rules"] for b in yaml.safe_load_all(rendered) if b and b["kind"] == "ClusterRole")
-        core, rbac = f"/api/v1/namespaces/{namespace}", f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}"
+        core, group = f"/api/v1/namespaces/{namespace}", "rbac.authorization.k8s.io"
+        rbac = f"/apis/{group}/v1"
         subject = {"kind": "ServiceAccount", "name": ACCOUNT, "namespace": namespace}
-        reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": ACCOUNT}
-        named = {"metadata": {"name": ACCOUNT}}
-        for path, body in (
-            (f"{core}/serviceaccounts", named),
-            (f"{rbac}/roles", {**named, "rules": rules}),
-            (f"{rbac}/rolebindings", {**named, "roleRef": reference, "subjects": [subject]}),
+        named: Json = {"name": ACCOUNT}
+        # The right to read nodes is in no namespace, and goes with this one all the same.
+        uid = self.api.get(core).raise_for_status().json()["metadata"]["uid"]
+        owner = {"apiVersion": "v1", "kind": "Namespace", "name": namespace, "uid": uid}
+        owned: Json = {"name": f"{ACCOUNT}-{namespace}", "ownerReferences": [owner]}
+        self.api.post(f"{core}/serviceaccounts", json={"metadata": named}).raise_for_status()
+        for kind, path, metadata, template in (
+            ("Role", f"{rbac}/namespaces/{namespace}", named, "rbac"),
+            ("ClusterRole", rbac, owned, "rbac-nodes"),
         ):
-            self.api.post(path, json=body).raise_for_status()
+            reference = {"apiGroup": group, "kind": kind, "name": metadata["name"]}
+            role = {"metadata": metadata, "rules": _rules(template)}
+            binding = {"metadata": metadata, "roleRef": reference, "subjects": [subject]}
+            self.api.post(f"{path}/{kind.lower()}s", json=role).raise_for_status()
+            self.api.post(f"{path}/{kind.lower()}bindings", json=binding).raise_for_status()
         answer = self.api.post(
             f"{core}/serviceaccounts/{ACCOUNT}/token",
             json={
@@ -115,6 +116,14 @@ class Lab:
         """Apply the resource's definition."""
         body = yaml.safe_load((ROOT / "crds" / f"{names.CRD_NAME}.yaml").read_text())
         self.apply(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{names.CRD_NAME}", body)
+
+
+def _rules(template: str) -> Any:
+    """The rules of the ClusterRole in one of the chart's templates."""
+    chart = str(ROOT / "charts/falcon-operator")
+    command = ["helm", "template", "falcon", chart, "--show-only", f"templates/{template}.yaml"]
+    rendered = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return next(b["rules"] for b in yaml.safe_load_all(rendered) if b and b["kind"] == "ClusterRole")
 
 
 @contextmanager

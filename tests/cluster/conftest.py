@@ -98,33 +98,45 @@ def world(cluster: httpx.Client, engines: None) -> Iterator[World]:
 
 
 @pytest.fixture(scope="session")
-def rules() -> list[Json]:
-    """What the chart lets the operator do."""
-    done = subprocess.run(
-        ["helm", "template", "falcon", str(CHART), "--show-only", "templates/rbac.yaml"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    found: list[Json] = next(
-        body["rules"] for body in yaml.safe_load_all(done.stdout) if body and body["kind"] == "ClusterRole"
-    )
+def rules() -> dict[str, list[Json]]:
+    """What the chart lets the operator do: by the template that says it."""
+    found = {}
+    for template in ("rbac", "rbac-nodes"):
+        command = ["helm", "template", "falcon", str(CHART), "--show-only", f"templates/{template}.yaml"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        bodies = [body for body in yaml.safe_load_all(done.stdout) if body]
+        found[template] = next(body["rules"] for body in bodies if body["kind"] == "ClusterRole")
     return found
 
 
 @pytest.fixture
-def token(world: World, rules: list[Json]) -> str:
-    """The credentials of a service account with exactly the chart's rights in this namespace."""
+def reads_nodes() -> bool:
+    """Whether the operator under test may read nodes, as it may unless the chart is told otherwise."""
+    return True
+
+
+@pytest.fixture
+def token(world: World, rules: dict[str, list[Json]], reads_nodes: bool) -> str:
+    """The credentials of a service account with exactly the chart's rights: in this namespace, and on nodes."""
     world.create({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": ACCOUNT}})
-    path = f"{RBAC}/namespaces/{world.namespace}"
-    role = {"metadata": {"name": ACCOUNT}, "rules": rules}
-    world.client.post(f"{path}/roles", json=role).raise_for_status()
-    binding = {
-        "metadata": {"name": ACCOUNT},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": ACCOUNT},
-        "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": world.namespace}],
-    }
-    world.client.post(f"{path}/rolebindings", json=binding).raise_for_status()
+    subject = {"kind": "ServiceAccount", "name": ACCOUNT, "namespace": world.namespace}
+    metadata: Json = {"name": ACCOUNT}
+    grants = [("Role", f"{RBAC}/namespaces/{world.namespace}/", metadata, rules["rbac"])]
+    if reads_nodes:
+        # What belongs to the namespace goes with it, though it is in none.
+        uid = world.client.get(f"{NAMESPACES}/{world.namespace}").raise_for_status().json()["metadata"]["uid"]
+        owner = {"apiVersion": "v1", "kind": "Namespace", "name": world.namespace, "uid": uid}
+        metadata = {"name": f"{ACCOUNT}-{world.namespace}", "ownerReferences": [owner]}
+        grants.append(("ClusterRole", f"{RBAC}/", metadata, rules["rbac-nodes"]))
+    for kind, path, metadata, granted in grants:
+        role = {"metadata": metadata, "rules": granted}
+        world.client.post(f"{path}{kind.lower()}s", json=role).raise_for_status()
+        binding = {
+            "metadata": metadata,
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": metadata["name"]},
+            "subjects": [subject],
+        }
+        world.client.post(f"{path}{kind.lower()}bindings", json=binding).raise_for_status()
     answer = world.client.post(
         f"{NAMESPACES}/{world.namespace}/serviceaccounts/{ACCOUNT}/token",
         json={"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 7200}},

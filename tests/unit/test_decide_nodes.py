@@ -14,7 +14,7 @@ SPEC: Json = {"engine": {"version": "0.33.0"}}
 
 
 def node(
-    name: str, product: str = "NVIDIA-H200", gib: float = 140.4, capability: str = "9.0", **labels: str
+    name: str, product: str = "NVIDIA-H200", gib: float = 140.4, capability: str = "9.0", driver: str = "580"
 ) -> NodeFacts:
     major, _, minor = capability.partition(".")
     return NodeFacts(
@@ -25,14 +25,12 @@ def node(
             "nvidia.com/gpu.replicas": "1",
             "nvidia.com/gpu.compute.major": major,
             "nvidia.com/gpu.compute.minor": minor,
-            "nvidia.com/cuda.driver-version.major": "580",
-            **labels,
+            "nvidia.com/cuda.driver-version.major": driver,
         },
         allocatable={"nvidia.com/gpu": "8"},
     )
 
 
-OLD_DRIVER = {"nvidia.com/cuda.driver-version.major": "570"}
 H200 = node("h200")
 B200 = node("b200", "NVIDIA-B200", 179, "10.0")
 L4 = node("l4", "NVIDIA-L4", 22.5, "8.9")
@@ -50,7 +48,7 @@ def said(world: World, kind: str) -> str:
 
 
 def test_which_nodes_and_which_kernel_is_said_in_the_first_status() -> None:
-    w = world(H200, B200, node("old", **OLD_DRIVER), WORKER)
+    w = world(H200, B200, node("old", driver="570"), WORKER)
     w.step()
     assert w.state("GPUCompatible") == ("True", "CompatibleNodes")
     message = said(w, "GPUCompatible")
@@ -70,7 +68,7 @@ def test_which_nodes_and_which_kernel_is_said_in_the_first_status() -> None:
 
 
 def test_the_order_in_which_nodes_came_does_not_matter() -> None:
-    nodes = [H200, B200, node("h200-2"), node("old", **OLD_DRIVER), UNLABELLED, L4]
+    nodes = [H200, B200, node("h200-2"), node("old", driver="570"), UNLABELLED, L4]
     one, other = world(*nodes), world(*reversed(nodes))
     one.step()
     other.step()
@@ -78,7 +76,7 @@ def test_the_order_in_which_nodes_came_does_not_matter() -> None:
 
 
 def test_without_a_node_that_can_pods_are_made_for_an_autoscaler_to_see() -> None:
-    w = world(node("old", **OLD_DRIVER), node("older", **OLD_DRIVER))
+    w = world(node("old", driver="570"), node("older", driver="570"))
     w.step()
     assert w.deployment is not None
     assert w.deployment["spec"]["replicas"] == 1
@@ -242,7 +240,7 @@ def test_what_the_engine_got_is_said_after_its_start() -> None:
 
 
 def test_a_pod_on_a_node_that_looked_unfit_is_where_it_is() -> None:
-    w = world(node("node-1", **OLD_DRIVER))
+    w = world(node("node-1", driver="570"))
     w.step()
     make_ready(w.add_pod(), w.now)
     w.step()
@@ -258,7 +256,7 @@ def test_an_unknown_version_is_predicted_by_the_newest_rules() -> None:
 
 
 def test_many_nodes_are_ten_in_the_status_and_a_few_words() -> None:
-    many = [node(f"old-{number:03}", **OLD_DRIVER) for number in range(300)]
+    many = [node(f"old-{number:03}", driver="570") for number in range(300)]
     w = world(H200, *many)
     w.step()
     assert len(w.status["nodes"]["rejected"]) == 10
@@ -281,7 +279,7 @@ def test_a_node_that_comes_while_pods_start_costs_no_status_of_its_own() -> None
 
 
 def test_the_first_node_that_can_is_said_at_once_though_pods_are_young() -> None:
-    w = world(node("old", **OLD_DRIVER))
+    w = world(node("old", driver="570"))
     w.step()
     w.add_pod()
     assert w.nodes is not None
@@ -297,7 +295,7 @@ def test_nodes_change_no_pod() -> None:
     w = world(H200).serve()
     template = w.template()
     assert w.nodes is not None
-    for change in (B200, L4, node("h200", **OLD_DRIVER), UNLABELLED):
+    for change in (B200, L4, node("h200", driver="570"), UNLABELLED):
         w.nodes.put(change)
         w.settle()
         assert w.template() == template

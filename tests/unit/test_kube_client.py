@@ -21,7 +21,7 @@ from falcon_operator.kube.errors import (
     Unauthorized,
     Unavailable,
 )
-from falcon_operator.kube.resources import DEPLOYMENT, FALCON, POD, SERVICE, resource_of
+from falcon_operator.kube.resources import DEPLOYMENT, FALCON, NODE, POD, SERVICE, resource_of
 from falcon_operator.telemetry.metrics import Metrics
 
 Json = dict[str, Any]
@@ -113,6 +113,16 @@ async def test_a_list_comes_in_chunks(api: Api) -> None:
     api.answers = [ok({"metadata": {}, "items": None})]
     assert await api.client.list(POD) == []
     assert api.requests[-1][1] == "/api/v1/pods"
+
+
+async def test_a_list_of_nodes_is_made_smaller_chunk_by_chunk(api: Api) -> None:
+    api.answers = [
+        ok({"metadata": {"continue": "more"}, "items": [{"n": 1, "images": []}]}),
+        ok({"metadata": {}, "items": [{"n": 2, "images": []}]}),
+    ]
+    found = await api.client.list(NODE, None, None, lambda body: {"n": body["n"]})
+    assert found == [{"n": 1}, {"n": 2}]
+    assert {(path, query["limit"]) for _, path, query, _, _ in api.requests} == {("/api/v1/nodes", "100")}
 
 
 @pytest.mark.parametrize(
