@@ -2,7 +2,8 @@
 
 It refuses connections until it is loaded, parses its arguments by a profile's own flag list, ends with exit code 0 when
 its engine process dies, drains on SIGTERM up to --shutdown-timeout, and hangs when that runs out. It is told what to do
-by files in the directory STANDIN_DIR, and by STANDIN_FAIL (text to print) and STANDIN_CODE (to exit with) at the start:
+by files in the directory STANDIN_DIR, and by STANDIN_FAIL (text to print) and STANDIN_CODE (to exit with; below 0
+a signal) at the start:
 `says` is printed while it loads, `hold` keeps it loading, `running` counts its requests, `completion` is the status of
 completions, and each start takes the first of the texts in `failures` (a JSON list), prints it and exits with 1.
 """
@@ -87,7 +88,10 @@ def main() -> None:
     args = parser().parse_args(sys.argv[2:])
     if "STANDIN_FAIL" in os.environ:
         print(os.environ["STANDIN_FAIL"], file=sys.stderr, flush=True)
-        sys.exit(int(os.environ.get("STANDIN_CODE", "1")))
+        code = int(os.environ.get("STANDIN_CODE", "1"))
+        if code < 0:
+            os.kill(os.getpid(), -code)
+        sys.exit(code)
     if failure := next_failure():
         print(failure, file=sys.stderr, flush=True)
         sys.exit(1)
