@@ -13,7 +13,7 @@ from falcon_engine.diagnose import diagnose
 from falcon_engine.intent import Intent
 from falcon_engine.profiles import Profile
 from falcon_engine.report import Report
-from falcon_engine.signatures import START_EXIT, TRANSIENT_REASONS, TRANSIENT_SECONDS, Diagnosis
+from falcon_engine.signatures import DEATH_EXIT, START_EXIT, TRANSIENT_REASONS, TRANSIENT_SECONDS, Diagnosis
 from falcon_engine.watch import Watch
 
 # From a failure that passes to the next start; the last one again and again, for `TRANSIENT_SECONDS` in all.
@@ -22,9 +22,13 @@ PAUSES = (5.0, 10.0, 20.0, 30.0)
 
 @dataclass(frozen=True)
 class Prepared:
-    """What an engine is started with. `model` is a directory, or a repository of a hub."""
+    """What an engine is started with. `model` is a directory, or a repository of a hub.
+
+    `asked` is how many sequences the resource wants; the intent has as many as the engine gets.
+    """
 
     intent: Intent
+    asked: int
     program: tuple[str, ...]
     profile: Profile
     version: str | None
@@ -54,8 +58,8 @@ class Attendant:
             if isinstance(ended, int):
                 return ended
             diagnosis, lines = ended
-            fewer = None if self._lowered else sequences.learn(prepared.intent, lines)
-            if diagnosis.exit_code and fewer and diagnosis.reason == "SequencesExceedMemory":
+            fewer = None if self._lowered else sequences.learn(prepared.intent, prepared.asked, lines)
+            if fewer and diagnosis.reason == "SequencesExceedMemory":
                 self._lowered = True
                 self._log(f"{fewer.why} Starting it once more, with {fewer.given}")
                 self._report.retry(diagnosis.reason, diagnosis.message)
@@ -99,7 +103,8 @@ class Attendant:
 
     def _passes(self, diagnosis: Diagnosis) -> bool:
         """Whether to start the engine again after this."""
-        return diagnosis.reason in TRANSIENT_REASONS and self._report.seconds() < TRANSIENT_SECONDS
+        started = diagnosis.exit_code == DEATH_EXIT
+        return not started and diagnosis.reason in TRANSIENT_REASONS and self._report.seconds() < TRANSIENT_SECONDS
 
     def _wait(self, diagnosis: Diagnosis) -> bool:
         """Wait before the next start; true where somebody asked for the end meanwhile."""

@@ -112,7 +112,8 @@ def compose(intent: Intent, engine: locate.Engine, stated: str | None, report: R
     if clamped:
         log(f"warning: maxNumSeqs {clamped.asked} becomes {clamped.given}: {clamped.why}")
         report.put(clamped=clamped, max_num_seqs=clamped.given)
-    prepared = Prepared(sequences.lowered(intent, clamped), engine.command, profile, stated, model, nvfp4)
+    lowered = sequences.lowered(intent, clamped)
+    prepared = Prepared(lowered, intent.max_num_seqs, engine.command, profile, stated, model, nvfp4)
     flags.argv(prepared.intent, profile, model, nvfp4=nvfp4)  # refuses what this version lacks
     for note in flags.notes(intent, profile):
         log(note)

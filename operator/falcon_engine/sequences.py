@@ -49,8 +49,11 @@ def foresee(
     return None
 
 
-def learn(intent: Intent, lines: Sequence[str]) -> Clamped | None:
-    """Fewer sequences where the engine has just refused so many, and has said how many it holds; else None."""
+def learn(intent: Intent, wanted: int, lines: Sequence[str]) -> Clamped | None:
+    """Fewer sequences where the engine has just refused so many, and has said how many it holds; else None.
+
+    `wanted` is how many the resource asks for.
+    """
     if intent.fit != "Clamp" or decided_by_extra_args(intent):
         return None
     for line in reversed(lines):
@@ -58,7 +61,7 @@ def learn(intent: Intent, lines: Sequence[str]) -> Clamped | None:
             asked, held = int(match[1]), int(match[2])
             if 1 <= held < asked:
                 why = f"The engine holds {held} sequences on this GPU, and was asked for {asked}."
-                return Clamped(intent.max_num_seqs, held, why)
+                return Clamped(wanted, held, why)
     return None
 
 

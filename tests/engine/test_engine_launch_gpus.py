@@ -167,6 +167,17 @@ def test_a_clamp_is_said_and_rendered(container: Container) -> None:
     assert "how many engines share it cannot be seen" in container.log
 
 
+def test_an_engine_that_holds_still_fewer_has_the_last_word(container: Container) -> None:
+    nvidia_smi(container, "echo 'NVIDIA small, 16384, 9.0, 580.1'")
+    (container.directory / "failures").write_text(
+        '["ValueError: max_num_seqs (90) exceeds available Mamba cache blocks (7). Each decode sequence"]'
+    )
+    with container.running(device="cuda"):
+        container.wait_until_started()
+        clamped = container.report()["clamped"]
+    assert (clamped["asked"], clamped["given"]) == (256, 7)
+
+
 def test_an_old_driver_is_refused_before_the_engine_starts(container: Container) -> None:
     nvidia_smi(container, "echo 'NVIDIA L40S, 46068, 8.9, 550.90.07'")
     assert container.run(device="cuda") == 2
