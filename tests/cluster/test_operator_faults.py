@@ -12,6 +12,7 @@ from tests.cluster.conftest import Start
 from tests.cluster.world import Json, World, wait_for
 
 from falcon_operator.api import names
+from falcon_operator.kube.resources import WATCHED
 
 pytestmark = pytest.mark.cluster
 
@@ -105,7 +106,7 @@ def test_a_watch_that_is_cut_again_and_again_loses_nothing(world: World, start: 
     world.resource("web")
     world.wait_ready("web")
     for length in (4096, 8192, 16384):
-        wait_for(lambda: proxy.cut_watches() >= 7, "seven watches to cut")
+        wait_for(lambda: proxy.cut_watches() >= len(WATCHED), "watch of every kind to cut")
         world.resource("web", {"engine": {"maxModelLen": length}})
         wait_for(partial(holds, world, f'\\"maxModelLen\\":{length}'), f"maxModelLen {length} in the Deployment", 90)
     world.wait_ready("web")
@@ -117,7 +118,7 @@ def test_a_deletion_that_no_watch_told_of_is_found_by_a_sweep(world: World, star
     world.settled("web")
     before = world.get("Deployment", "web")
     assert before is not None
-    wait_for(lambda: proxy.cut_watches() >= 7, "seven watches to cut")
+    wait_for(lambda: proxy.cut_watches() >= len(WATCHED), "watch of every kind to cut")
     proxy.watches_allowed = False
     world.delete("Deployment", "web")
 
