@@ -1,12 +1,12 @@
 """Profiles, the command line that is rendered from them, and the check of extra arguments."""
 
-import argparse
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.engine.launching import intent
+from tests.engine.vllm_arguments import read
 
 from falcon_engine import profiles
 from falcon_engine.extra import check
@@ -16,28 +16,6 @@ from falcon_engine.profiles import Profile
 from falcon_engine.signatures import Refusal
 
 ALL = tuple(profiles.load(v) for v in profiles.VERSIONS)
-
-
-def _parser(profile: Profile) -> argparse.ArgumentParser:
-    """argparse as this version of vLLM sets it up."""
-    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
-    parser.add_argument("command")
-    parser.add_argument("model", nargs="?")
-    for flag in profile.flags.values():
-        names = [flag.name, *flag.also]
-        dest = "flag_" + flag.name.strip("-").replace("-", "_")
-        if flag.kind == "switch":
-            parser.add_argument(*names, dest=dest, action=argparse.BooleanOptionalAction)
-        elif flag.kind == "flag":
-            parser.add_argument(*names, dest=dest, action="store_true")
-        else:
-            nargs = {"values": "+", "optional": "?"}.get(flag.kind)
-            parser.add_argument(*names, dest=dest, nargs=nargs, choices=flag.choices or None)
-    return parser
-
-
-def _dotted_as_json(args: list[str]) -> list[str]:
-    return [a.partition(".")[0] if a.startswith("--compilation-config.") else a for a in args]
 
 
 intents = st.builds(
@@ -63,10 +41,10 @@ intents = st.builds(
 @given(intents, st.sampled_from(ALL), st.booleans())
 def test_every_rendered_flag_is_one_of_the_version(wanted: Intent, profile: Profile, nvfp4: bool) -> None:
     args = argv(wanted, profile, "/models/x", nvfp4=nvfp4)
-    parsed = vars(_parser(profile).parse_args(_dotted_as_json(args)))
+    parsed = read(profile, args)
     assert parsed["model"] == "/models/x"
-    assert parsed["flag_served_model_name"] == list(wanted.names)
-    assert parsed["flag_max_num_seqs"] == str(wanted.max_num_seqs)
+    assert parsed["--served-model-name"] == list(wanted.names)
+    assert parsed["--max-num-seqs"] == wanted.max_num_seqs
     assert args == argv(Intent.from_json(wanted.to_json()), profile, "/models/x", nvfp4=nvfp4)
     assert check(wanted.extra_args, profile, profile.version, exact=True) == []
     assert all(notes(wanted, profile))
