@@ -16,10 +16,10 @@ def waiting(reason: str, message: str = "") -> Break:
     return apply
 
 
-def crashed(*args: Any, **kwargs: Any) -> Break:
+def crashed(*args: Any, restarts: int = 1, **kwargs: Any) -> Break:
     def apply(pod: Json) -> None:
         schedule(pod, at(11))
-        crash_loop(pod, terminated(*args, **kwargs))
+        crash_loop(pod, terminated(*args, **kwargs), restarts)
 
     return apply
 

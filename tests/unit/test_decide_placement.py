@@ -59,6 +59,47 @@ def test_a_missing_claim_is_said() -> None:
 
 
 @pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ("2 Insufficient nvidia.com/gpu", ("Too few nvidia.com/gpu are free", "spec.gpu.count")),
+        ("1 Insufficient nvidia.com/mig-1g.24gb", ("Too few nvidia.com/mig-1g.24gb",)),
+        (
+            "2 node(s) had untolerated taint {nvidia.com/gpu: present}",
+            ("A taint nvidia.com/gpu: present keeps pods away", "spec.scheduling.tolerations"),
+        ),
+        ("2 node(s) had untolerated taint(s)", ("A taint keeps pods away",)),
+        ("1 node(s) had untolerated taint {spot: }", ("A taint spot keeps",)),
+        ("2 node(s) didn't match Pod's node affinity/selector", ("spec.gpu.products", "labels")),
+        ("2 Insufficient memory", ("Too little memory is free", "spec.resources.requests")),
+        ("2 node(s) didn't match pod anti-affinity rules", ("Other pods are in the way",)),
+        ("2 node(s) didn't match pod topology spread constraints", ("topologySpreadConstraints",)),
+        ("2 node(s) were unschedulable", ("cordoned", "kubectl uncordon")),
+        ("2 node(s) had volume node affinity conflict", ("bound to nodes", "spec.cache")),
+        ("pod has unbound immediate PersistentVolumeClaims", ("StorageClass",)),
+        ("2 cannot allocate all claims", ("spec.gpu.claims",)),
+        ("2 Too many pods", ("add a node",)),
+        ("no nodes available to schedule pods", ("add one",)),
+        ("something that no scheduler says yet", ("spec.gpu, spec.resources or spec.scheduling",)),
+        (
+            "1 Insufficient nvidia.com/gpu, 1 node(s) had untolerated taint {a: b}, 1 Insufficient cpu",
+            ("Too few nvidia.com/gpu", "A taint a: b", "Too little cpu"),
+        ),
+    ],
+)
+def test_each_of_the_schedulers_words_has_its_way_out(message: str, words: tuple[str, ...]) -> None:
+    world = World()
+    world.step()
+    unschedulable(world.add_pod(), f"0/2 nodes are available: {message}.")
+    world.step(seconds=1)
+    for kind in ("Ready", "Available", "GPUCompatible"):
+        assert world.state(kind) == ("False", "Unschedulable")
+        assert message in world.condition(kind)["message"]
+        for word in words:
+            assert word in world.condition(kind)["message"]
+    assert [e.reason for e in world.events] == ["Unschedulable"]
+
+
+@pytest.mark.parametrize(
     ("message", "reason", "stalled", "words"),
     [
         (

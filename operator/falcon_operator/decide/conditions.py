@@ -15,7 +15,8 @@ from falcon_operator.decide.facts import Seen
 from falcon_operator.decide.placement import Placement
 from falcon_operator.decide.refused_children import ChildRefused
 from falcon_operator.decide.revision import Choice
-from falcon_operator.decide.rollout import Rollout, unschedulable
+from falcon_operator.decide.rollout import Rollout
+from falcon_operator.decide.scheduler import unschedulable
 from falcon_operator.decide.supported import supported
 
 _SHOWN_NODES = 5

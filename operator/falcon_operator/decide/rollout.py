@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from falcon_operator.api.reasons import Reason
-from falcon_operator.decide import failure
+from falcon_operator.decide import failure, scheduler
 from falcon_operator.decide.failure import Failure
 from falcon_operator.decide.pods import Pod
 from falcon_operator.decide.report import Canary, Report
@@ -109,15 +109,6 @@ def observe(
     return Rollout(desired, revision, updated, outdated, found, blocker, doing)
 
 
-def unschedulable(pod: Pod) -> str | None:
-    """The scheduler's own words where it finds no node; without its thoughts on preemption."""
-    condition = pod.condition("PodScheduled")
-    if condition.get("status") != "False" or condition.get("reason") != "Unschedulable":
-        return None
-    words = str(condition.get("message") or "no node fits").partition(" preemption: ")[0]
-    return " ".join(words.split()).rstrip(".")[:_MESSAGE_CHARACTERS]
-
-
 def progress_deadline_exceeded(deployment: Mapping[str, Any] | None) -> bool:
     """Whether the Deployment's controller has given up waiting."""
     condition = _condition(deployment, "Progressing")
@@ -126,16 +117,9 @@ def progress_deadline_exceeded(deployment: Mapping[str, Any] | None) -> bool:
 
 def _unschedulable(pods: Sequence[Pod], asks: str) -> Blocker | None:
     for pod in pods:
-        words = unschedulable(pod)
-        if words is not None and "persistentvolumeclaim" in words.lower():
-            hint = "Create the claim in this namespace, or correct claimName in spec.model.source or spec.cache."
-            return Blocker(Reason.UNSCHEDULABLE, f"The scheduler finds no node: {words}. {hint}")
+        words = scheduler.unschedulable(pod)
         if words is not None:
-            return Blocker(
-                Reason.UNSCHEDULABLE,
-                f"The scheduler finds no node: {words}. A pod asks for {asks}: free or add such a node, "
-                "or ask for less in spec.gpu, spec.resources or spec.scheduling.",
-            )
+            return Blocker(Reason.UNSCHEDULABLE, scheduler.explained(words, asks))
     return None
 
 
