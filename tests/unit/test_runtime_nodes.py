@@ -221,6 +221,18 @@ async def test_many_nodes_at_once_are_one_turn_of_each_resource(setting: Setting
     assert await setting.queued() == GPU_USERS  # each of them once, as `queued` checks
 
 
+async def test_a_sweep_finds_nodes_that_no_event_told_of(setting: Setting, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    setting.event(node(1, "gone"), "ADDED")
+    await setting.queued()
+    setting.api.nodes = [node(2, "new")]
+    await setting.sweeper.sweep(NODE)
+    assert await setting.queued() == GPU_USERS
+    assert setting.nodes.index is not None
+    assert [setting.nodes.index.get(name) is not None for name in ("gone", "new")] == [False, True]
+    assert "Node gone is gone, and no event had said so" in caplog.text
+
+
 async def test_a_cluster_whose_nodes_may_not_be_read_is_synced_without_them(
     setting: Setting, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -26,7 +26,7 @@ from falcon_operator.kube.resources import (
     WATCHED,
     Resource,
 )
-from falcon_operator.runtime.cache import Cache
+from falcon_operator.runtime.cache import Cache, key_of
 from falcon_operator.runtime.compact import compact
 from falcon_operator.runtime.intake import Intake
 from falcon_operator.telemetry.metrics import Metrics
@@ -108,15 +108,14 @@ class Sweeper:
             self._refused(resource, error)
             return
         if resource in self._cache.refused:
-            log.warning("%s can be read now; until the operator is started again they are listed every %.0f s and not "
-                        "watched", resource.plural, self._every)  # fmt: skip
+            log.warning("%s can be read now; an operator that started without them lists them every %.0f s, and "
+                        "watches them once it is started again", resource.plural, self._every)  # fmt: skip
             if self._intake is not None:
                 self._intake.readable(resource, True)
         news, gone = self._cache.replace(resource, listed, before)
         self._metrics.swept(resource.kind, len(gone))
         for body in gone:
-            log.info("%s %s/%s is gone, and no event had said so", resource.kind, body["metadata"]["namespace"],
-                     body["metadata"]["name"])  # fmt: skip
+            log.info("%s %s is gone, and no event had said so", resource.kind, "/".join(filter(None, key_of(body))))
             if self._intake is not None:
                 self._intake.gone(resource, body)
         for body in news:
