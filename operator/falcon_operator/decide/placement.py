@@ -18,7 +18,9 @@ from falcon_operator.decide.gpu import Judgement, Product, judge_all
 from falcon_operator.decide.nodes import NodeIndex
 from falcon_operator.desired import gpu_labels, intent
 
+# As many and as long as the schema takes.
 _SHOWN_REJECTED = 10
+_REASON_CHARACTERS = 1024
 _WEIGHTS = "nvfp4"
 
 
@@ -40,21 +42,18 @@ class Placement:
     """What the nodes say. `judgement` is None where no GPU is asked for, or where nodes may not be read.
 
     `predictions` are of the kinds of GPU whose memory is known; `profile` is the version whose rules they were made by.
+    `too_large`: there are GPUs that would do, but none holds what `fit: Refuse` insists on.
     """
 
     judgement: Judgement | None = None
     predictions: tuple[Prediction, ...] = ()
     profile: str = ""
+    too_large: bool = False
 
     @property
     def nowhere(self) -> bool:
         """Whether all nodes were judged and none can run an engine."""
         return self.judgement is not None and not self.judgement.eligible and not self.judgement.unknown
-
-    @property
-    def too_large(self) -> bool:
-        """Whether nodes would do, but no GPU holds what `fit: Refuse` insists on."""
-        return self.nowhere and bool(self.predictions) and all(p.refused for p in self.predictions)
 
     @property
     def products(self) -> tuple[Product, ...]:
@@ -77,7 +76,8 @@ class Placement:
         if held := capacity(self.figures, measured):
             found["capacity"] = held
         if self.judgement is not None:
-            rejected = [{"name": r.name, "reason": r.reason} for r in self.judgement.rejected[:_SHOWN_REJECTED]]
+            shown = self.judgement.rejected[:_SHOWN_REJECTED]
+            rejected = [{"name": r.name, "reason": r.reason[:_REASON_CHARACTERS]} for r in shown]
             found["nodes"] = {"eligible": len(self.judgement.eligible), **({"rejected": rejected} if rejected else {})}
         return found
 
@@ -97,7 +97,9 @@ def place(spec: Spec, image: str, version: str | None, nodes: NodeIndex | None) 
         products = judge_all(spec.model_copy(update={"fit": Fit.CLAMP}), profile, nodes).products
     # An image whose version nobody states is most likely a new one.
     rules = profile or profiles.load(profiles.VERSIONS[-1])
-    return Placement(judgement, tuple(_predictions(spec, image, rules, products)), rules.version)
+    predictions = tuple(_predictions(spec, image, rules, products))
+    refused = spec.fit is Fit.REFUSE and bool(products) and all(p.refused for p in predictions)
+    return Placement(judgement, predictions, rules.version, refused and len(predictions) == len(products))
 
 
 def products_of(spec: Spec, names: Iterable[str], nodes: NodeIndex | None) -> dict[str, str]:
