@@ -1,70 +1,24 @@
 """The contract of the flags: whatever a valid spec says, the command line has only what that version of vLLM knows."""
 
-from typing import Any
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.engine.vllm_arguments import read
-from tests.unit.schemas import valid_values
+from tests.unit.flag_specs import ALL, SPECS, spec_of
 
 from falcon_engine import profiles
 from falcon_engine.extra import check
 from falcon_engine.flags import argv, notes
 from falcon_engine.profiles import Flag, Profile
 from falcon_engine.signatures import Refusal
-from falcon_operator.api import crd
-from falcon_operator.api.resource import parse
 from falcon_operator.api.spec import Spec
 from falcon_operator.desired.intent import intent
 
-Json = dict[str, Any]
-ALL = [profiles.load(v) for v in profiles.VERSIONS]
-SPEC: Json = crd.manifest()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
-ENGINE: Json = SPEC["properties"]["engine"]["properties"]
 QUEUE = {"requests": "--max-num-queued-reqs", "tokens": "--max-num-queued-tokens"}
 
 
-def _in_all(flag: str) -> list[str]:
-    return sorted(set.intersection(*({str(c) for c in p.flags[flag].choices} for p in ALL)))
-
-
-# Texts of any pattern take hypothesis a hundred times as long as the rest, and these are handed on as they are.
-TEXTS = {
-    "version": st.sampled_from(("0.26.0", "0.33")),
-    "reasoningParser": st.sampled_from(_in_all("--reasoning-parser")),
-    "toolCallParser": st.sampled_from(_in_all("--tool-call-parser")),
-}
-FIELDS = {name: TEXTS[name] if name in TEXTS else valid_values(field) for name, field in ENGINE.items()}
-FIELDS = {name: field for name, field in FIELDS.items() if name not in ("env", "extraArgs")}
-HUB = {"repository": "tiiuae/Falcon-H1R-7B", "revision": "0123456789abcdef0123456789abcdef01234567"}
-SOURCES: tuple[Json, ...] = (
-    {"baked": {"path": "/m"}},
-    {"volume": {"claimName": "c"}},
-    {"oci": {"reference": "r"}},
-    {"huggingFace": HUB},
-)
-SPECS = st.fixed_dictionaries(
-    {},
-    optional={
-        "engine": st.fixed_dictionaries({}, optional=FIELDS),
-        "model": st.fixed_dictionaries(
-            {"source": st.sampled_from(SOURCES)},
-            optional={"names": st.lists(st.sampled_from(("a", "b/c", "d-1.2")), min_size=1, max_size=3, unique=True)},
-        ),
-        "gpu": st.fixed_dictionaries({"count": st.integers(0, 8)}),
-        "rollout": st.fixed_dictionaries({"drainTimeoutSeconds": st.integers(0, 600)}),
-        "fit": st.sampled_from(("Clamp", "Refuse")),
-    },
-)
-
-
-def _spec(content: Json) -> Spec:
-    return parse({"metadata": {"name": "a", "namespace": "b", "uid": "u"}, "spec": content}).spec
-
-
 @settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
-@given(SPECS.map(_spec), st.booleans())
+@given(SPECS, st.booleans())
 def test_every_version_knows_what_any_spec_leads_to(spec: Spec, nvfp4: bool) -> None:
     wanted = intent(spec, "image")
     limits = spec.engine.queue_limit.model_dump(exclude_none=True) if spec.engine.queue_limit else {}
@@ -79,6 +33,7 @@ def test_every_version_knows_what_any_spec_leads_to(spec: Spec, nvfp4: bool) -> 
         assert given_values["--max-model-len"] == spec.engine.max_model_len
         assert given_values["--max-num-seqs"] == spec.engine.max_num_seqs
         assert given_values["--enable-prefix-caching"] is (spec.engine.prefix_caching and wanted.device == "cuda")
+        assert given_values.get("--shutdown-timeout") in (None, spec.rollout.drain_timeout_seconds)
         assert given_values["--reasoning-parser"] == spec.engine.reasoning_parser
         assert {name: given_values.get(flag) for name, flag in QUEUE.items() if name in limits} == limits
         assert not [note for note in notes(wanted, profile) if "Parser" in note]
@@ -126,7 +81,9 @@ def _allowed(flag: Flag, profile: Profile) -> bool:
 @given(data=st.data())
 def test_a_users_own_flags_of_the_version_go_with_the_rest(profile: Profile, data: st.DataObject) -> None:
     extra = data.draw(extra_args(profile))
-    wanted = intent(_spec({"engine": {"extraArgs": extra, "device": data.draw(st.sampled_from(("cuda", "cpu")))}}), "x")
+    wanted = intent(
+        spec_of({"engine": {"extraArgs": extra, "device": data.draw(st.sampled_from(("cuda", "cpu")))}}), "x"
+    )
     assert check(wanted.extra_args, profile, profile.version, exact=True) == []
     read(profile, argv(wanted, profile, "/models/x"))
 
