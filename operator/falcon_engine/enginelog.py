@@ -46,7 +46,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class _Pattern:
-    """A line to look for: what it always holds, how it reads, which facts its groups are, and which phase it ends."""
+    """A line to look for: what it always holds, how it reads, which facts its groups are, and the step that it ends."""
 
     marker: bytes
     text: "re.Pattern[bytes]"
@@ -76,11 +76,15 @@ _PATTERNS = (
     ),
     # Where the backend was asked for by name.
     _pattern(" backend.", r"Using (?:AttentionBackendEnum\.)?(?P<attention_backend>[A-Z][A-Z0-9_]{1,99}) backend\."),
+    # The end of the step on CPU; on a GPU the weights are then changed for their kernels.
+    _pattern("Loading weights took", r"Loading weights took \d", "loaded"),
     _pattern("Model loading took", r"Model loading took (?P<weights_gib>\d{1,9}(?:\.\d{1,9})?) GiB", "loaded"),
     _pattern("attention block size to", r"Setting attention block size to (?P<block_tokens>\d{1,12}) tokens"),
     _pattern(
         "Available KV cache memory", r"Available KV cache memory: (?P<kv_available_gib>\d{1,9}(?:\.\d{1,9})?) GiB"
     ),
+    # On CPU.
+    _pattern(" GiB for KV cache", r" \((?P<kv_available_gib>\d{1,9}(?:\.\d{1,9})?)/[\d.]{1,19}\) GiB for KV cache"),
     # One line with the next from 0.30 on; "CPU KV cache size" on CPU.
     _pattern("KV cache size:", r"KV cache size: (?P<tokens>\d[\d,]{0,18}) tokens", "compiled"),
     _pattern(
@@ -107,10 +111,10 @@ class EngineLog:
         """What is known now."""
         return self._facts
 
-    def reach(self, phase: str, at: float) -> None:
-        """Note a step that something else than the log tells of."""
+    def ready(self, at: float) -> None:
+        """Note that the engine serves, where that was seen otherwise."""
         with self._lock:
-            self._reach(phase, at)
+            self._reach("ready", at)
 
     def feed(self, chunk: bytes, at: float) -> None:
         """Read whole lines that came in at a time. Nothing is read any more once the engine serves."""
@@ -124,7 +128,8 @@ class EngineLog:
                         self._reach(pattern.phase, at)
 
     def _reach(self, phase: str, at: float) -> None:
-        if phase not in self._facts.phases:
+        """Of several lines on loading, and of several workers, the last one counts; of other steps the first line."""
+        if phase not in self._facts.phases or self._facts.phase == phase == "loaded":
             self._facts = replace(self._facts, phases={**self._facts.phases, phase: at})
 
     def _take(self, words: dict[str, str]) -> None:

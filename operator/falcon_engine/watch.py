@@ -53,7 +53,7 @@ class Watch:
             answer = loopback.get(self._intent.port, "/health")
             if answer and answer[0] == 200:
                 self._served.set()
-        self._log.reach("ready", self._report.seconds())
+        self._log.ready(self._report.seconds())
         if self._intent.canary:
             self._ask()
 

@@ -111,11 +111,21 @@ def test_what_stands_after_the_start_is_not_read() -> None:
     assert log.facts == Facts(phases={"ready": 2.0})
 
 
-def test_a_step_counts_when_it_was_first_reached() -> None:
+def test_a_model_is_loaded_when_the_last_worker_has_it() -> None:
     log = EngineLog()
-    for at in (4.0, 9.0):  # two workers
+    log.feed(b"Loading weights took 0.91 seconds", 3.0)
+    for at in (4.0, 9.0):
         log.feed(b"Model loading took 2.6 GiB memory and 1.0 seconds", at)
-    assert log.facts.phases == {"loaded": 4.0}
+    assert log.facts.phases == {"loaded": 9.0}
+
+
+def test_any_other_step_counts_when_it_was_first_reached() -> None:
+    log = EngineLog()
+    for at in (4.0, 4.5):
+        log.feed(b"Graph capturing finished in 3 secs, took 0.1 GiB", at)
+    for at in (5.0, 9.0):
+        log.ready(at)
+    assert log.facts.phases == {"captured": 4.0, "ready": 5.0}
 
 
 @given(

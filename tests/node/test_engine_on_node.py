@@ -52,10 +52,8 @@ def says_what_its_log_says(status: Json, log: str) -> None:
         assert match is not None, f"the log has no {pattern}"
         return match[1]
 
-    backend = printed(r"Using (\w+) (?:attention )?backend")
-    assert status["engine"] == {"version": printed(r"LLM engine \(v([^)]+)\)"), "attentionBackend": backend}
-    supported = next(c["message"] for c in status["conditions"] if c["type"] == "EngineSupported")
-    assert f"attention backend {backend}" in supported
+    # On CPU vLLM 0.32 names neither a kernel nor an attention backend.
+    assert status["engine"] == {"version": printed(r"LLM engine \(v([^)]+)\)")}
 
     [entry] = status["capacity"]
     assert entry["product"] == "cpu"
