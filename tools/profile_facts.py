@@ -22,7 +22,7 @@ DIRECTORY = Path(profiles.__file__).parent
 def form(content: Mapping[str, Any]) -> str:
     """The text of a profile's file: a diff shows which fact or flag changed."""
     facts = content["facts"]
-    ordered = {name: facts[name] for name in (*schema.FACTS, *schema.OPTIONAL_FACTS) if name in facts}
+    ordered = {name: facts[name] for name in schema.FACTS if name in facts}
     groups = {"facts": {**ordered, **facts}, "flags": dict(sorted(content["flags"].items()))}
     lines = [f" {_json(key)}: {_json(value)}" for key, value in content.items() if key not in groups]
     for key, group in groups.items():

@@ -113,7 +113,7 @@ _METRIC_NAMES = _list(_text)
 # `fixedIn`: the first version known to be without it; null where none is known.
 _REMARK = {"id": _text, "what": _text, "fixedIn": _or_null(_text)}
 
-# Facts that every file has, and those that it may lack.
+# What every file says.
 FACTS: dict[str, Check] = {
     # What `--quantization` must say for an NVFP4 checkpoint; null: the engine sees it in the checkpoint's config.
     "nvfp4Quantization": _is(str, type(None)),
@@ -150,8 +150,6 @@ FACTS: dict[str, Check] = {
     "knownBad": _list(_record({**_REMARK, "when": _or_null(_capabilities)})),
     # Published vulnerabilities.
     "advisories": _list(_record(_REMARK)),
-}
-OPTIONAL_FACTS: dict[str, Check] = {
     # Which NVFP4 kernel runs: the first entry that matches checkpoint and compute capability.
     "kernels": _list(
         _record(
@@ -211,10 +209,7 @@ _FILE = _record(
         "version": _text,
         "flagsComplete": _SWITCH,
         "flagsSource": _source,
-        "facts": _record(
-            {name: _fact(check) for name, check in FACTS.items()},
-            {name: _fact(check) for name, check in OPTIONAL_FACTS.items()},
-        ),
+        "facts": _record({name: _fact(check) for name, check in FACTS.items()}),
         "flags": _flags,
     }
 )
