@@ -106,6 +106,17 @@ def test_each_step_of_a_start_costs_one_status_at_most_and_a_short_one_none() ->
     assert written == ["importing vLLM", "compiling kernels and sizing its cache", "warming up"]
 
 
+def test_the_parts_of_an_engine_that_starts_are_told_together_once_it_serves() -> None:
+    world = begun()
+    so_far = Report(version="0.26.0", phase="imported", phases={"imported": 2.0})
+    starting(world, so_far)
+    world.step(10)
+    before = world.status
+    assert before["engine"] == {"version": "0.26.0"}
+    starting(world, replace(so_far, kernel="Marlin", attention_backend="FLASH_ATTN", quantization="modelopt"))
+    assert world.step(10).status == before
+
+
 def test_what_runs_is_in_the_status_and_in_words() -> None:
     world = reporting(World())
     assert world.status["engine"] == {

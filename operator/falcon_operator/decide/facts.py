@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from falcon_operator.decide.capacity import CPU_PRODUCT, Figures, measured_before
@@ -124,7 +124,7 @@ def seen(
         known=known,
         error=next((f.error for f in asked if f.error is not None), None),
         remembered=remembered,
-        reports=_reports([*known, *starting]),
+        reports=(*_reports(known), *map(_so_far, _reports(starting))),
         measured=measured,
         blind=bool(answering and not known and remembered),
     )
@@ -159,6 +159,11 @@ def engine_version(seen: Seen, rollout: Rollout, stated: str | None, image: str)
 
 def _starting(pod: Pod) -> bool:
     return pod.active and not pod.ready and not pod.started and pod.state("running") is not None
+
+
+def _so_far(report: Report) -> Report:
+    """What is worth a status before an engine serves: its parts become known one by one."""
+    return replace(report, kernel=None, attention_backend=None, quantization=None)
 
 
 def _reports(facts: Iterable[EngineFacts]) -> tuple[Report, ...]:
