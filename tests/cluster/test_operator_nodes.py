@@ -44,7 +44,7 @@ def add_node(world: World) -> Iterator[AddNode]:
 
 def resource(world: World, name: str = "web", **spec: Any) -> None:
     """A resource whose pods may go to this test's nodes alone."""
-    scheduling = {"nodeSelector": {OWN: world.namespace}, "tolerations": [{"operator": "Exists"}]}
+    scheduling = {"nodeSelector": {OWN: world.namespace}, "tolerations": []}
     world.resource(name, {"engine": {"version": "0.33.0"}, "scheduling": scheduling, **spec})
 
 
