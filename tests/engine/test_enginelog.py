@@ -56,6 +56,13 @@ def test_a_real_start_without_prefix_caching() -> None:
     assert facts.capacity == Capacity(3120, 5043422, 76.96, 115.91, 5.19)
 
 
+def test_a_real_start_on_cpu() -> None:
+    facts = replay("real-0.32-cpu.log")
+    assert (facts.version, facts.nvfp4_kernel, facts.attention_backend) == ("0.32.0", None, None)
+    assert facts.capacity == Capacity(tokens=209715, max_concurrency=409.6, kv_available_gib=0.12)
+    assert list(facts.phases) == ["imported", "loaded", "compiled", "captured", "ready"]
+
+
 @pytest.mark.parametrize(
     ("line", "kernel"),
     [
