@@ -3,6 +3,7 @@
 import re
 import signal
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from falcon_engine.signatures import CONFIGURATION_EXIT, DEATH_EXIT, START_EXIT, Diagnosis, Signature
 from falcon_engine.signatures_checkpoint import CHECKPOINT
@@ -17,7 +18,10 @@ SIGNATURES: tuple[Signature, ...] = (*FLAGS, *GPU, *HUB, *CHECKPOINT, *CONFIGURA
 TAIL_LINES = 20
 # What is looked at, whatever is handed in: a traceback through three processes has about 200 lines.
 _LINES = 400
-_LINE_CHARACTERS = 4000
+_LINE_CHARACTERS = 1000
+# Of one line: words that look like an exception's name, and the characters of a name with its modules.
+_LOOKED_AT = 20
+_NAME_CHARACTERS = 200
 # What one process of the engine says when another one has failed.
 _CONSEQUENCES = r"EngineDeadError|Engine core initialization failed|cannot schedule new futures|CancelledError"
 
@@ -118,11 +122,24 @@ def _cause(lines: Sequence[str]) -> str | None:
     """The last line that names an exception, without the log's prefix; a consequence only where nothing else is."""
     found = None
     for line in reversed(lines):
-        match = re.search(
-            r"((?:\b[A-Za-z_]\w{0,60}\.){0,8}\b[A-Z]\w{0,60}(?:Error|Exception|Interrupt)\b.{0,300})", line
-        )
-        if match and not re.search(_CONSEQUENCES, line):
-            return match[1].strip()[:300]
-        if match and not found:
-            found = match[1].strip()[:300]
+        said = _exception(line)
+        if said and not re.search(_CONSEQUENCES, line):
+            return said
+        found = found or said
     return found
+
+
+def _exception(line: str) -> str | None:
+    """From the name of an exception on, such as `torch.OutOfMemoryError: ...`."""
+    for match in islice(re.finditer(r"(?:Error|Exception|Interrupt)\b", line), _LOOKED_AT):
+        begin = match.start()
+        while (
+            begin
+            and match.start() - begin < _NAME_CHARACTERS
+            and (line[begin - 1].isalnum() or line[begin - 1] in "._")
+        ):
+            begin -= 1
+        name = line[begin : match.end()].rpartition(".")[2]
+        if name[0].isupper():
+            return line[begin:][:300].strip()
+    return None
