@@ -54,7 +54,7 @@ def test_which_nodes_and_which_kernel_is_said_in_the_first_status() -> None:
     message = said(w, "GPUCompatible")
     assert message.startswith("2 nodes can run an engine: ")
     assert "NVIDIA-H200 (1 node) runs NVFP4 weight-only (" in message
-    assert "NVIDIA-B200 (1 node) computes NVFP4 natively (" in message
+    assert "NVIDIA-B200 (1 node) runs NVFP4 natively (" in message
     assert "Refused: driver 570 < 580 (old)." in message
     assert w.status["nodes"] == {"eligible": 2, "rejected": [{"name": "old", "reason": "driver 570 < 580"}]}
     assert w.state("Fits") == ("True", "FitPredicted")

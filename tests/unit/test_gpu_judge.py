@@ -11,7 +11,7 @@ from tests.unit import gpu_cluster
 
 from falcon_engine import profiles
 from falcon_operator.api.spec import Spec
-from falcon_operator.decide.gpu import Judgement, NodeFacts, NodeIndex, Product, Rejected, judge, judge_all
+from falcon_operator.decide.gpu import Judgement, NodeFacts, NodeIndex, Product, Refusal, Rejected, judge, judge_all
 from falcon_operator.desired.affinity import requirements
 from falcon_operator.desired.gpu_needs import needs, profile_of
 
@@ -99,7 +99,7 @@ def test_all_nodes_are_judged_as_each_one_is_in_whatever_order(spec: Spec, nodes
     by_verdict = {v: sorted(n for n, one in each.items() if one.verdict == v) for v in ("Eligible", "Unknown", None)}
     assert [list(found.eligible), list(found.unknown)] == [by_verdict["Eligible"], by_verdict["Unknown"]]
     assert found.without_gpus == len(by_verdict[None])
-    assert {r.name: r.reason for r in found.rejected} == {
+    assert {name: refusal.reason for refusal in found.refusals for name in refusal.nodes} == {
         name: one.reason for name, one in each.items() if one.verdict == "Rejected"
     }
     assert sum(p.nodes for p in found.products) == len(found.eligible) + len(found.unknown)
@@ -168,18 +168,20 @@ def test_an_index_follows_nodes_and_says_whether_anything_is_different() -> None
     again = replace(H200, name="node-2", labels={**H200.labels, "zone": "b", "nvidia.com/gfd.timestamp": "2"})
     assert index.put(again)
     assert [sorted(group.nodes) for group in index.groups()] == [["node-1", "node-2"]]
-    before = index.version
+    assert index.once("how many", lambda: len(index)) == 2
     assert index.put(replace(again, labels={**again.labels, "zone": "c"}))
     found = index.get("node-2")
     assert found is not None
     assert found.labels["zone"] == "c"
     assert index.put(replace(H200, unschedulable=True))
     assert len(list(index.groups())) == 2
+    assert index.once("how many", lambda: 7) == 7, "what was worked out of other nodes is forgotten"
+    assert index.once("how many", lambda: 8) == 7
     assert index.remove("node-1")
     assert not index.remove("node-1")
     assert index.get("node-1") is None
     assert len(index) == 1
-    assert index.version == before + 3
+    assert index.once("how many", lambda: 8) == 8
 
 
 def test_what_is_said_of_all_nodes_names_each_kind_once() -> None:
@@ -197,7 +199,7 @@ def test_what_is_said_of_all_nodes_names_each_kind_once() -> None:
     assert found == Judgement(
         eligible=("b1", "h1", "h2"),
         unknown=("bare",),
-        rejected=(Rejected("x1", "driver 570 < 580"), Rejected("x2", "driver 570 < 580")),
+        refusals=(Refusal("driver 570 < 580", ("x1", "x2")),),
         products=found.products,
         unknown_reasons=(
             "no label nvidia.com/gpu.compute.major; no label nvidia.com/gpu.memory; "
@@ -215,6 +217,7 @@ def test_what_is_said_of_all_nodes_names_each_kind_once() -> None:
         ),
         (None, 1, ""),
     ]
+    assert found.rejected(1) == [Rejected("x1", "driver 570 < 580")]
     newer = judge_all(Spec(), profiles.load("0.33"), nodes).products
     assert _of(newer[0])[2] == "runs NVFP4 weight-only (Humming)"
 

@@ -5,47 +5,38 @@ What is refused here is what `desired.affinity` and the scheduler refuse, no mor
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
-from falcon_engine.profiles import Profile, capability
+from falcon_engine.profiles import Profile
 from falcon_operator.api.scheduling import Scheduling
 from falcon_operator.api.spec import Spec
 from falcon_operator.decide import gpu_facts, selectors
 from falcon_operator.decide.gpu_facts import GpuFacts
+from falcon_operator.decide.kernels import UNKNOWN, Kernels, Tier, compiled, kernels
 from falcon_operator.decide.nodes import Group, NodeFacts, NodeIndex
 from falcon_operator.desired import gpu_labels
 from falcon_operator.desired.gpu_needs import NATIVE_FP4, SHARED_UTILIZATION, Needs, needs
 
-__all__ = ["Judgement", "Kernels", "NodeFacts", "NodeIndex", "NodeVerdict", "Product", "Rejected", "judge", "judge_all"]
+__all__ = [
+    "Judgement",
+    "Kernels",
+    "NodeFacts",
+    "NodeIndex",
+    "NodeVerdict",
+    "Product",
+    "Refusal",
+    "Rejected",
+    "judge",
+    "judge_all",
+]
 
 Verdict = Literal["Eligible", "Rejected", "Unknown"]
-Tier = Literal["native", "weight-only", "emulation"]
 
 
-@dataclass(frozen=True)
-class Kernels:
-    """What multiplies NVFP4 weights on a GPU, as the engine's log names it; W4A4 quantizes activations too."""
-
-    tier: Tier | None = None
-    kernel: str | None = None
-    tier_w4a16: Tier | None = None
-    kernel_w4a16: str | None = None
-
-    @property
-    def words(self) -> str:
-        """How NVFP4 runs, to be read after the GPU's name; the kind of checkpoint counts where it decides."""
-        at_best, else_ = (_words(*pair) for pair in ((self.tier, self.kernel), (self.tier_w4a16, self.kernel_w4a16)))
-        if not at_best or not else_ or at_best == else_:
-            return f"runs NVFP4 {at_best or else_}" if at_best or else_ else ""
-        return f"runs NVFP4 {at_best} where the checkpoint is W4A4, {else_} where it is W4A16"
-
-
-@dataclass(frozen=True)
-class NodeVerdict:
+class NodeVerdict(NamedTuple):
     """What the gate says of one node; `verdict` is None for a node without GPUs.
 
     `reason` is parts of a sentence, such as `driver 570 < 580`: for Rejected why, for Unknown what is not known, empty
@@ -61,7 +52,7 @@ class NodeVerdict:
     gib: float | None = None
     sharers: int = 1
     capability: str | None = None
-    kernels: Kernels = Kernels()
+    kernels: Kernels = UNKNOWN
 
     @property
     def tier(self) -> Tier | None:
@@ -74,16 +65,21 @@ class NodeVerdict:
         return self.kernels.kernel
 
 
-@dataclass(frozen=True)
-class Rejected:
+class Rejected(NamedTuple):
     """A node that cannot run an engine, and why."""
 
     name: str
     reason: str
 
 
-@dataclass(frozen=True)
-class Product:
+class Refusal(NamedTuple):
+    """A reason, and the sorted names of the nodes that cannot run an engine for it."""
+
+    reason: str
+    nodes: tuple[str, ...]
+
+
+class Product(NamedTuple):
     """One kind of GPU that can run an engine, as far as is known, and on how many nodes it is."""
 
     product: str | None
@@ -110,134 +106,165 @@ class Judgement:
 
     eligible: tuple[str, ...]
     unknown: tuple[str, ...]
-    rejected: tuple[Rejected, ...]
+    refusals: tuple[Refusal, ...]  # most nodes first
     products: tuple[Product, ...]  # of eligible and unknown nodes, most nodes first
     unknown_reasons: tuple[str, ...]  # what is not known, most nodes first
     without_gpus: int
 
+    def rejected(self, most: int) -> list[Rejected]:
+        """The first refused nodes by name, each with its reason."""
+        return sorted(Rejected(name, refusal.reason) for refusal in self.refusals for name in refusal.nodes[:most])[
+            :most
+        ]
+
 
 def judge(spec: Spec, profile: Profile | None, node: NodeFacts) -> NodeVerdict:
     """The verdict on one node. `profile` is None where the engine's version is not known. Never raises."""
-    verdict = _judge(spec.scheduling, needs(spec, profile), profile, node)
+    group = Group({node.name: node})
+    verdict = _judge(spec.scheduling, needs(spec, profile), profile, group)
     if verdict.verdict is not None and (why := selectors.not_selected(spec.scheduling, node)):
-        return _with_reason(verdict, why)
-    return verdict
+        verdict = _with_reason(verdict, why)
+    return verdict._replace(node=node.name)
 
 
 def judge_all(spec: Spec, profile: Profile | None, nodes: NodeIndex | Iterable[NodeFacts]) -> Judgement:
     """The verdict on all nodes; each kind of node is judged once. Never raises."""
     index = nodes if isinstance(nodes, NodeIndex) else NodeIndex(nodes)
-    wanted = needs(spec, profile)
+    scheduling, wanted = spec.scheduling, needs(spec, profile)
+    key = _Key(wanted, scheduling.tolerations, profile.file if profile is not None else None)
+    return index.once((key, *selectors.identity(scheduling)), lambda: _all(scheduling, wanted, profile, index, key))
+
+
+def _all(
+    scheduling: Scheduling, wanted: Needs | None, profile: Profile | None, index: NodeIndex, key: _Key
+) -> Judgement:
     named: dict[str, list[str]] = {"Eligible": [], "Unknown": []}
-    rejected: list[Rejected] = []
+    refused: dict[str, list[str]] = {}
     products: Counter[Product] = Counter()
     unknown: Counter[str] = Counter()
     without = 0
+    selects = selectors.has_selectors(scheduling)
     for group in index.groups():
-        common = _judge(spec.scheduling, wanted, profile, group.example)
+        common = group.once(key, lambda group: _judge(scheduling, wanted, profile, group))
         if common.verdict is None:
             without += len(group.nodes)
             continue
-        for verdict, names in _by_selection(spec.scheduling, common, group):
-            if verdict.verdict == "Rejected":
-                rejected += [Rejected(name, verdict.reason) for name in names]
+        for v, names in _by_selection(scheduling, common, group) if selects else ((common, group.names),):
+            if v.verdict == "Rejected":
+                refused.setdefault(v.reason, []).extend(names)
                 continue
-            named[str(verdict.verdict)] += names
-            if verdict.verdict == "Unknown":
-                unknown[verdict.reason] += len(names)
-            v = verdict
+            named[str(v.verdict)] += names
+            if v.verdict == "Unknown":
+                unknown[v.reason] += len(names)
             products[Product(v.product, v.gib, v.sharers, v.capability, v.kernels, nodes=0)] += len(names)
+    kinds = sorted(products.items(), key=lambda item: (-item[1], *_in_order(item[0])))
     return Judgement(
         eligible=tuple(sorted(named["Eligible"])),
         unknown=tuple(sorted(named["Unknown"])),
-        rejected=tuple(sorted(rejected, key=lambda r: r.name)),
-        products=tuple(
-            replace(product, nodes=count)
-            for product, count in sorted(products.items(), key=lambda item: (-item[1], repr(item[0])))
+        refusals=tuple(
+            sorted((Refusal(r, tuple(sorted(n))) for r, n in refused.items()), key=lambda r: (-len(r.nodes), r.reason))
         ),
+        products=tuple(product._replace(nodes=count) for product, count in kinds),
         unknown_reasons=tuple(reason for reason, _ in sorted(unknown.items(), key=lambda item: (-item[1], item[0]))),
         without_gpus=without,
     )
 
 
-def _by_selection(scheduling: Scheduling, common: NodeVerdict, group: Group) -> Iterator[tuple[NodeVerdict, list[str]]]:
+def _in_order(kind: Product) -> tuple[bool, str, float, int, str]:
+    """By name, and the unknown ones last."""
+    return kind.product is None, kind.product or "", kind.gib or 0.0, kind.sharers, kind.capability or ""
+
+
+class _Key:
+    """What a group's verdict depends on besides the group: hashed once, for all groups."""
+
+    def __init__(self, *parts: Hashable) -> None:
+        self._parts, self._hash = parts, hash(parts)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Key) and self._parts == other._parts
+
+
+def _by_selection(
+    scheduling: Scheduling, common: NodeVerdict, group: Group
+) -> Iterator[tuple[NodeVerdict, tuple[str, ...]]]:
     """The group's verdict, and apart from it the nodes that the user's selectors leave out."""
-    if not selectors.has_selectors(scheduling):
-        yield common, list(group.nodes)
-        return
     keys = selectors.labels_looked_at(scheduling)
-    why: dict[object, str | None] = {}
-    found: dict[str | None, list[str]] = {}
-    for name, node in group.nodes.items():
-        alike = name if keys is None else tuple(map(node.labels.get, keys))
-        if alike not in why:
-            why[alike] = selectors.not_selected(scheduling, node)
-        found.setdefault(why[alike], []).append(name)
-    for reason, names in found.items():
-        yield (common if reason is None else _with_reason(common, reason)), names
+    alike: Iterable[tuple[NodeFacts, tuple[str, ...]]] = (
+        group.alike_in(keys).values() if keys is not None else ((node, (name,)) for name, node in group.nodes.items())
+    )
+    for node, names in alike:
+        why = selectors.not_selected(scheduling, node)
+        yield (common if why is None else _with_reason(common, why)), names
 
 
 def _with_reason(verdict: NodeVerdict, why: str) -> NodeVerdict:
     before = [verdict.reason] if verdict.verdict == "Rejected" else []
-    return replace(verdict, verdict="Rejected", reason="; ".join([*before, why]))
+    return verdict._replace(verdict="Rejected", reason="; ".join([*before, why]))
 
 
-def _judge(scheduling: Scheduling, wanted: Needs | None, profile: Profile | None, node: NodeFacts) -> NodeVerdict:
-    """The verdict without the user's selectors."""
+def _judge(scheduling: Scheduling, wanted: Needs | None, profile: Profile | None, group: Group) -> NodeVerdict:
+    """The verdict on all nodes of a group, without the user's selectors."""
+    node = group.example
     refused = [why] if (why := selectors.not_admitted(scheduling, node)) else []
     if wanted is None:
-        return NodeVerdict(node.name, "Rejected" if refused else "Eligible", "; ".join(refused))
+        return NodeVerdict("", "Rejected" if refused else "Eligible", "; ".join(refused))
     if not node.has_gpus:
-        return NodeVerdict(node.name, None)
-    gpu = gpu_facts.read(node.labels, wanted.labels_of)
+        return NodeVerdict("", None)
+    labels_of = wanted.labels_of
+    gpu = group.once(("gpu", labels_of), lambda group: gpu_facts.read(group.example.labels, labels_of))
     doubts: list[str] = []
-    refused += _quantity(wanted, node)
-    refused += _product(wanted, node, gpu)
-    for refuse in (_capability, _memory, _driver, _sharing):
-        refused += refuse(wanted, gpu, doubts)
+    _quantity(wanted, node, refused)
+    _product(wanted, node, gpu, refused)
+    for check in (_capability, _memory, _driver, _sharing):
+        check(wanted, gpu, refused, doubts)
     have = gpu.capability
     text = f"{have[0]}.{have[1]}" if have else None
-    if have and profile is not None and wanted.capability > (0, 0) and not _compiled(profile, have):
+    version = profile.file.removesuffix(".json") if profile is not None else None
+    if have and profile is not None and version and wanted.capability > (0, 0) and not compiled(version, have):
         doubts.append(f"vLLM {profile.version} as published is not compiled for compute capability {text}")
     mib = gpu.memory.value or gpu.unified_mib
     return NodeVerdict(
-        node=node.name,
+        node="",
         verdict="Rejected" if refused else "Unknown" if doubts else "Eligible",
         reason="; ".join(refused or doubts),
         product=gpu.product,
         gib=None if mib is None else mib / 1024,
         sharers=max(gpu.replicas.value or 1, 1),
         capability=text,
-        kernels=_kernels(profile, have),
+        kernels=kernels(version, have) if have else UNKNOWN,
     )
 
 
-def _quantity(wanted: Needs, node: NodeFacts) -> Iterator[str]:
+def _quantity(wanted: Needs, node: NodeFacts, refused: list[str]) -> None:
     """The scheduler counts what nodes offer; the gate says it where there can never be enough."""
     if wanted.resource is None:
         return
     offered = node.allocatable.get(wanted.resource)
     count = gpu_labels.plain_number(offered, 1_000_000)
     if offered is None or count == 0:
-        yield f"has no {wanted.resource}"
+        refused.append(f"has no {wanted.resource}")
     elif count is None:
-        yield f'has "{offered}" of {wanted.resource}'
+        refused.append(f'has "{offered}" of {wanted.resource}')
     elif count < wanted.count:
-        yield f"has {count} {wanted.resource}, {wanted.count} asked"
+        refused.append(f"has {count} {wanted.resource}, {wanted.count} asked")
 
 
-def _product(wanted: Needs, node: NodeFacts, gpu: GpuFacts) -> Iterator[str]:
+def _product(wanted: Needs, node: NodeFacts, gpu: GpuFacts, refused: list[str]) -> None:
     if gpu.mixed_up:
-        yield "its GPUs have unlike MIG slices, which nvidia.com/mig.strategy single does not take"
+        refused.append("its GPUs have unlike MIG slices, which nvidia.com/mig.strategy single does not take")
     if wanted.products:
         have = node.labels.get(gpu_labels.PRODUCT)
         if have is None:
-            yield f"no label {gpu_labels.PRODUCT}, and spec.gpu.products asks for one"
+            refused.append(f"no label {gpu_labels.PRODUCT}, and spec.gpu.products asks for one")
         elif have not in wanted.products:
-            yield f"product {have} is not in spec.gpu.products"
+            refused.append(f"product {have} is not in spec.gpu.products")
 
 
-def _capability(wanted: Needs, gpu: GpuFacts, doubts: list[str]) -> Iterator[str]:
+def _capability(wanted: Needs, gpu: GpuFacts, refused: list[str], doubts: list[str]) -> None:
     least = wanted.least_capability
     if least <= (1, 0):
         return
@@ -246,18 +273,16 @@ def _capability(wanted: Needs, gpu: GpuFacts, doubts: list[str]) -> Iterator[str
         doubts.append(gpu.major.doubt)
     elif major < least[0] or (major == least[0] and minor is not None and minor < least[1]):
         have = f"compute capability {major}.{'x' if minor is None else minor}"
-        yield (
-            f"{have} < {wanted.capability[0]}.{wanted.capability[1]}"
-            if (major, minor or 0) < wanted.capability
-            else (
-                f"{have} has no native FP4, which begins with {NATIVE_FP4[0]}.{NATIVE_FP4[1]} (spec.gpu.fp4 is Require)"
-            )
-        )
+        if (major, minor or 0) < wanted.capability:
+            refused.append(f"{have} < {wanted.capability[0]}.{wanted.capability[1]}")
+        else:
+            first = f"{NATIVE_FP4[0]}.{NATIVE_FP4[1]}"
+            refused.append(f"{have} has no native FP4, which begins with {first} (spec.gpu.fp4 is Require)")
     elif minor is None and major == least[0] and least[1]:
         doubts.append(gpu.minor.doubt)
 
 
-def _memory(wanted: Needs, gpu: GpuFacts, doubts: list[str]) -> Iterator[str]:
+def _memory(wanted: Needs, gpu: GpuFacts, refused: list[str], doubts: list[str]) -> None:
     least = max(wanted.memory_mib, wanted.memory_asked_mib or 0)
     if least < 1:
         return
@@ -267,34 +292,34 @@ def _memory(wanted: Needs, gpu: GpuFacts, doubts: list[str]) -> Iterator[str]:
         what = f"memory of a {wanted.labels_of.rpartition('/')[2]}"
     memory = gpu.memory
     if not memory.passes:
-        yield f"{memory.doubt}, no number of MiB to compare with the {_gib(least)} GiB {whose}"
+        refused.append(f"{memory.doubt}, no number of MiB to compare with the {_gib(least)} GiB {whose}")
     elif memory.value is not None:
         if memory.value < least:
-            yield f"{what} {_gib(memory.value)} GiB < {_gib(least)} GiB {whose}"
+            refused.append(f"{what} {_gib(memory.value)} GiB < {_gib(least)} GiB {whose}")
     elif memory.text is not None:
         doubts.append(memory.doubt)
     elif wanted.memory_asked_mib is not None:
-        yield f"{memory.doubt}, and spec.gpu.memoryAtLeast asks for one"
+        refused.append(f"{memory.doubt}, and spec.gpu.memoryAtLeast asks for one")
     elif wanted.profile_mib is not None:
         if wanted.profile_mib < least:
-            yield f"{what} {_gib(wanted.profile_mib)} GiB < {_gib(least)} GiB {whose}"
+            refused.append(f"{what} {_gib(wanted.profile_mib)} GiB < {_gib(least)} GiB {whose}")
     elif gpu.unified_mib is None or gpu.unified_mib < least:
         doubts.append(memory.doubt)
 
 
-def _driver(wanted: Needs, gpu: GpuFacts, doubts: list[str]) -> Iterator[str]:
+def _driver(wanted: Needs, gpu: GpuFacts, refused: list[str], doubts: list[str]) -> None:
     if wanted.driver < 1:
         return
     driver = gpu.driver
     if not driver.passes:
-        yield f"{driver.doubt}, no number to compare with {wanted.driver}"
+        refused.append(f"{driver.doubt}, no number to compare with {wanted.driver}")
     elif driver.value is None:
         doubts.append(driver.doubt)
     elif driver.value < wanted.driver:
-        yield f"driver {driver.value} < {wanted.driver}"
+        refused.append(f"driver {driver.value} < {wanted.driver}")
 
 
-def _sharing(wanted: Needs, gpu: GpuFacts, doubts: list[str]) -> Iterator[str]:
+def _sharing(wanted: Needs, gpu: GpuFacts, refused: list[str], doubts: list[str]) -> None:
     most = wanted.most_sharers
     if most is None:
         return
@@ -304,13 +329,13 @@ def _sharing(wanted: Needs, gpu: GpuFacts, doubts: list[str]) -> Iterator[str]:
     if most > 1 and replicas.text is not None:
         sharers = gpu_labels.scheduler_number(replicas.text)
         if sharers is None:
-            yield f"{replicas.doubt}, no number to compare with {most}"
+            refused.append(f"{replicas.doubt}, no number to compare with {most}")
             return
     if sharers is not None and sharers > most:
-        yield f"shared by {sharers}{how}: {_way_out(wanted, gpu, sharers)}"
+        refused.append(f"shared by {sharers}{how}: {_way_out(wanted, gpu, sharers)}")
     elif most == 1 and how:
         number = f"{replicas.text} " if replicas.text else ""
-        yield f"shared by {number}pods{how}: {_way_out(wanted, gpu, None)}"
+        refused.append(f"shared by {number}pods{how}: {_way_out(wanted, gpu, None)}")
     elif replicas.text is not None and replicas.value is None:
         doubts.append(replicas.doubt)
 
@@ -329,39 +354,6 @@ def _way_out(wanted: Needs, gpu: GpuFacts, sharers: int | None) -> str:
         return "too many for one engine"
     return (
         f"spec.engine.gpuMemoryUtilization {wanted.utilization:g} is of the whole GPU, so set it to {share:g} or less"
-    )
-
-
-def _compiled(profile: Profile, have: tuple[int, int]) -> bool:
-    """Whether binaries of the wheel run: `8.0` on every 8.x from 8.0 on, `10.0f` on its family, `10.0a` on it alone."""
-    for architecture in profile.fact("architectures"):
-        major, minor = capability.number(architecture.rstrip("af"))
-        if major == have[0] and (minor == have[1] if architecture.endswith("a") else minor <= have[1]):
-            return True
-    return False
-
-
-def _kernels(profile: Profile | None, have: tuple[int, int] | None) -> Kernels:
-    if have is None:
-        return Kernels()
-    if profile is None:
-        return Kernels(tier="native" if have >= NATIVE_FP4 else "weight-only")
-    text = f"{have[0]}.{have[1]}"
-    first: dict[str, tuple[Tier, str]] = {}
-    for row in profile.fact("kernels"):
-        if any(capability.within(text, bounds) for bounds in row["capabilities"]):
-            first.setdefault(row["checkpoint"], (row["tier"], row["kernel"]))
-    tier, kernel = first.get("W4A4", (None, None))
-    tier16, kernel16 = first.get("W4A16", (None, None))
-    return Kernels(tier, kernel, tier16, kernel16)
-
-
-def _words(tier: Tier | None, kernel: str | None) -> str:
-    if tier is None:
-        return ""
-    short = re.sub(r"^NvFp4LinearBackend\.|NvFp4|LinearKernel$", "", kernel or "")
-    return ("natively" if tier == "native" else f"by {tier}" if tier == "emulation" else tier) + (
-        f" ({short})" if short else ""
     )
 
 

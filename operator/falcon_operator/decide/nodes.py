@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from falcon_operator.desired.gpu_labels import DOMAIN, concerns_gate
 
+Result = TypeVar("Result")
 # Key, value and effect.
 Taint = tuple[str, str, str]
 
@@ -47,26 +48,50 @@ class NodeFacts:
         return any(k.startswith(DOMAIN) for k in self.labels) or any(k.startswith(DOMAIN) for k in self.allocatable)
 
 
-@dataclass
+_Key = tuple[object, ...]
+# As many different needs are looked at again and again; beyond it the memory is worth more.
+_MOST_WORKED_OUT = 256
+
+
+@dataclass(eq=False)
 class Group:
     """Nodes that the gate cannot tell apart, by name; any of them stands for all."""
 
     nodes: dict[str, NodeFacts] = field(default_factory=dict)
+    # What has been worked out of the nodes as they are, by what it was worked out for.
+    worked_out: dict[Hashable, Any] = field(default_factory=dict)
 
     @property
     def example(self) -> NodeFacts:
         """One of the nodes."""
         return next(iter(self.nodes.values()))
 
+    def once(self, what: Hashable, work_out: Callable[[Group], Result]) -> Result:
+        """What `work_out` makes of the group: worked out again only once its nodes are others."""
+        return _once(self.worked_out, what, lambda: work_out(self))
 
-_Key = tuple[object, ...]
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The nodes' names, sorted."""
+        return self.once("names", lambda group: tuple(sorted(group.nodes)))
+
+    def alike_in(self, labels: tuple[str, ...]) -> dict[Hashable, tuple[NodeFacts, tuple[str, ...]]]:
+        """The nodes by the values of further labels: one of each kind, and the sorted names of all of it."""
+        return self.once(("alike", labels), lambda group: _alike(group, labels))
+
+
+def _alike(group: Group, labels: tuple[str, ...]) -> dict[Hashable, tuple[NodeFacts, tuple[str, ...]]]:
+    kinds: dict[Hashable, list[str]] = {}
+    for name in group.names:
+        kinds.setdefault(tuple(map(group.nodes[name].labels.get, labels)), []).append(name)
+    return {kind: (group.nodes[names[0]], tuple(names)) for kind, names in kinds.items()}
 
 
 class NodeIndex:
-    """All nodes, kept in groups. `version` changes whenever a judgement may."""
+    """All nodes, kept in groups."""
 
     def __init__(self, nodes: Iterable[NodeFacts] = ()) -> None:
-        self.version = 0
+        self._worked_out: dict[Hashable, Any] = {}
         self._groups: dict[_Key, Group] = {}
         self._keys: dict[str, _Key] = {}
         for node in nodes:
@@ -80,23 +105,29 @@ class NodeIndex:
             if group.nodes[node.name].labels == node.labels:
                 return False
             group.nodes[node.name] = node
+            group.worked_out.clear()
         else:
             self._drop(node.name)
             self._keys[node.name] = key
-            self._groups.setdefault(key, Group()).nodes[node.name] = node
-        self.version += 1
+            group = self._groups.setdefault(key, Group())
+            group.nodes[node.name] = node
+            group.worked_out.clear()
+        self._worked_out.clear()
         return True
 
     def remove(self, name: str) -> bool:
         """Forget a node; says whether it was there."""
-        there = self._drop(name)
-        self.version += there
-        return there
+        self._worked_out.clear()
+        return self._drop(name)
 
     def get(self, name: str) -> NodeFacts | None:
         """One node."""
         key = self._keys.get(name)
         return None if key is None else self._groups[key].nodes[name]
+
+    def once(self, what: Hashable, work_out: Callable[[], Result]) -> Result:
+        """What `work_out` makes of all nodes: worked out again only once they are others."""
+        return _once(self._worked_out, what, work_out)
 
     def groups(self) -> Iterator[Group]:
         """The groups, in no particular order."""
@@ -109,9 +140,10 @@ class NodeIndex:
         key = self._keys.pop(name, None)
         if key is None:
             return False
-        nodes = self._groups[key].nodes
-        del nodes[name]
-        if not nodes:
+        group = self._groups[key]
+        del group.nodes[name]
+        group.worked_out.clear()
+        if not group.nodes:
             del self._groups[key]
         return True
 
@@ -124,6 +156,15 @@ def _key(node: NodeFacts) -> _Key:
         node.taints,
         node.has_gpus,
     )
+
+
+def _once(worked_out: dict[Hashable, Any], what: Hashable, work_out: Callable[[], Result]) -> Result:
+    found: Result | None = worked_out.get(what)
+    if found is None:
+        if len(worked_out) >= _MOST_WORKED_OUT:
+            worked_out.clear()
+        found = worked_out[what] = work_out()
+    return found
 
 
 def _mapping(value: Any) -> Mapping[Any, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -76,7 +77,7 @@ class Placement:
         if held := capacity(self.figures, measured):
             found["capacity"] = held
         if self.judgement is not None:
-            shown = self.judgement.rejected[:_SHOWN_REJECTED]
+            shown = self.judgement.rejected(_SHOWN_REJECTED)
             rejected = [{"name": r.name, "reason": r.reason[:_REASON_CHARACTERS]} for r in shown]
             found["nodes"] = {"eligible": len(self.judgement.eligible), **({"rejected": rejected} if rejected else {})}
         return found
@@ -115,12 +116,15 @@ def _asks_for_gpus(spec: Spec) -> bool:
 
 
 def _predictions(spec: Spec, image: str, rules: Profile, products: Iterable[Product]) -> Iterable[Prediction]:
-    told = intent.intent(spec, image)
+    # Engines that share a GPU are each asked for their share of all of it.
+    wanted = ask.from_intent(intent.intent(spec, image), rules, _WEIGHTS)
     for product in products:
-        if product.gib is None:
-            continue
-        # Engines that share a GPU are each asked for their share of all of it.
-        wanted = ask.from_intent(told, rules, _WEIGHTS)
-        visible = fit.visible_gib(product.gib * 1024)
-        held = fit.fit(FALCON_H1R_7B, rules, wanted, gpu_gib=visible, clamp=spec.fit is Fit.CLAMP)
-        yield Prediction(product, held)
+        if product.gib is not None:
+            yield Prediction(product, _held(rules.file, wanted, product.gib, spec.fit is Fit.CLAMP))
+
+
+@functools.lru_cache(maxsize=4096)
+def _held(profile_file: str, wanted: ask.Ask, gib: float, clamp: bool) -> fit.Fit:
+    """The same for every resource that asks alike, and for all changes of nodes that have such a GPU."""
+    rules = profiles.load(profile_file.removesuffix(".json"))
+    return fit.fit(FALCON_H1R_7B, rules, wanted, gpu_gib=fit.visible_gib(gib * 1024), clamp=clamp)

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
 from falcon_operator.api.reasons import Reason
-from falcon_operator.decide.gpu import Judgement, Product, Rejected
+from falcon_operator.decide.gpu import Judgement, Product, Refusal
 from falcon_operator.decide.placement import Placement, Prediction
 from falcon_operator.decide.rollout import Blocker, Rollout
 
 _SHOWN_NODES = 5
 _SHOWN_REASONS = 8
 _SHOWN_PRODUCTS = 4
-_TIERS = {
-    "native": ("computes NVFP4 natively", ""),
-    "weight-only": ("runs NVFP4 weight-only", ", slower than BF16 beyond about 32 sequences"),
-    "emulation": ("emulates NVFP4", ", which is slow"),
-}
+_SLOWER = {"weight-only": ", slower than BF16 beyond about 32 sequences", "emulation": ", which is slow"}
 _HINT = "Add a node that can, or ask for less in spec.gpu, spec.engine or spec.scheduling; nodes that come are seen."
 _NO_GPU = (
     "No node has a GPU, as far as its labels and its resources tell. Add one, or install NVIDIA's device plugin and "
@@ -36,16 +31,16 @@ def compatible(judgement: Judgement) -> tuple[str, Reason, str]:
         count = len(judgement.eligible)
         said = [f"{_nodes(count)} can run an engine: {_products(judgement.products)}."]
         said += _may(judgement, f"{len(judgement.unknown)} more may: ")
-        return "True", Reason.COMPATIBLE_NODES, " ".join([*said, *_refused(judgement.rejected)])
+        return "True", Reason.COMPATIBLE_NODES, " ".join([*said, *_refused(judgement.refusals)])
     if judgement.unknown:
         count = len(judgement.unknown)
         said = _may(judgement, f"{_nodes(count)} may run an engine, and {'its' if count == 1 else 'their'} labels do "
                     "not tell: ")  # fmt: skip
         said.append("NVIDIA's GPU feature discovery writes these labels.")
-        return "Unknown", Reason.NODE_LABELS_MISSING, " ".join([*said, *_refused(judgement.rejected)])
-    if not judgement.rejected:
+        return "Unknown", Reason.NODE_LABELS_MISSING, " ".join([*said, *_refused(judgement.refusals)])
+    if not judgement.refusals:
         return "False", Reason.NO_COMPATIBLE_NODE, _NO_GPU
-    said = ["No node can run an engine.", *_refused(judgement.rejected), _HINT]
+    said = ["No node can run an engine.", *_refused(judgement.refusals), _HINT]
     return "False", Reason.NO_COMPATIBLE_NODE, " ".join(said)
 
 
@@ -95,23 +90,16 @@ def _products(products: Sequence[Product]) -> str:
 
 def _product(product: Product) -> str:
     name = f"{product.product or 'a GPU of unknown product'} ({_nodes(product.nodes)})"
-    kernels = product.kernels
-    if kernels.tier is None:
-        return name
-    does, but = _TIERS[kernels.tier]
-    return f"{name} {does}" + (f" ({kernels.kernel})" if kernels.kernel else "") + but
+    words = product.kernels.words
+    return f"{name} {words}{_SLOWER.get(product.tier or '', '')}" if words else name
 
 
-def _refused(rejected: Sequence[Rejected]) -> list[str]:
+def _refused(refusals: Sequence[Refusal]) -> list[str]:
     """Refused nodes by reason; nodes of one kind share theirs."""
-    by_reason: defaultdict[str, list[str]] = defaultdict(list)
-    for one in rejected:
-        by_reason[one.reason].append(one.name)
-    if not by_reason:
+    if not refusals:
         return []
-    largest = sorted(by_reason.items(), key=lambda item: (-len(item[1]), item[0]))
-    said = [f"{reason} ({_some(names)})" for reason, names in largest[:_SHOWN_REASONS]]
-    more = len(largest) - _SHOWN_REASONS
+    said = [f"{reason} ({_some(nodes)})" for reason, nodes in refusals[:_SHOWN_REASONS]]
+    more = len(refusals) - _SHOWN_REASONS
     return ["Refused: " + "; ".join([*said, *([f"{more} other reasons"] if more > 0 else [])]) + "."]
 
 

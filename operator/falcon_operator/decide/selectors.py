@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 from falcon_operator.api.affinity import NodeRequirement, NodeSelectorTerm
 from falcon_operator.api.scheduling import Scheduling, Toleration
@@ -27,6 +27,12 @@ def not_admitted(scheduling: Scheduling, node: NodeFacts) -> str | None:
 def has_selectors(scheduling: Scheduling) -> bool:
     """Whether the user chooses among nodes."""
     return bool(scheduling.node_selector) or bool(_terms(scheduling))
+
+
+def identity(scheduling: Scheduling) -> tuple[Hashable, ...]:
+    """What `not_selected` depends on: equal where two resources choose alike."""
+    node = scheduling.affinity.node_affinity if scheduling.affinity else None
+    return tuple(sorted(scheduling.node_selector.items())), node
 
 
 def not_selected(scheduling: Scheduling, node: NodeFacts) -> str | None:

@@ -13,8 +13,8 @@ from falcon_engine.ask import Ask, from_intent
 from falcon_engine.fit import least_gpu_gib, visible_gib
 from falcon_engine.profiles import Profile, capability
 from falcon_engine.shape import FALCON_H1R_7B
-from falcon_operator.api.engine import Device
-from falcon_operator.api.gpu import FP4
+from falcon_operator.api.engine import Device, Engine
+from falcon_operator.api.gpu import FP4, GPU
 from falcon_operator.api.lifecycle import Fit
 from falcon_operator.api.spec import Spec
 from falcon_operator.desired import gpu_labels, quantity
@@ -53,7 +53,7 @@ class Needs:
     most_sharers: int | None = None
     utilization: float = 0.0
 
-    @property
+    @functools.cached_property
     def least_capability(self) -> tuple[int, int]:
         """The least compute capability, native FP4 included where it is required."""
         return max(self.capability, NATIVE_FP4) if self.native_fp4 is FP4.REQUIRE else self.capability
@@ -70,6 +70,12 @@ def needs(spec: Spec, profile: Profile | None) -> Needs | None:
 
     `profile` is None where the engine's version is not known: then only what every known version needs is needed.
     """
+    return _needs(spec.engine, spec.gpu, spec.fit, profile.file.removesuffix(".json") if profile is not None else None)
+
+
+@functools.lru_cache(maxsize=4096)
+def _needs(engine: Engine, gpu: GPU, fit: Fit, version: str | None) -> Needs | None:
+    spec = Spec(engine=engine, gpu=gpu, fit=fit)
     count = spec.effective_gpu_count
     if not count and not spec.gpu.claims:
         return None
@@ -86,7 +92,7 @@ def needs(spec: Spec, profile: Profile | None) -> Needs | None:
             products=spec.gpu.products,
             memory_asked_mib=asked_mib,
         )
-    known = (profile,) if profile is not None else tuple(profiles.load(v) for v in profiles.VERSIONS)
+    known = [profiles.load(v) for v in (profiles.VERSIONS if version is None else (version,))]
     asks = [from_intent(intent(spec, ""), p, _WEIGHTS) for p in known]
     utilization = asks[0].gpu_memory_utilization
     return Needs(
@@ -96,7 +102,7 @@ def needs(spec: Spec, profile: Profile | None) -> Needs | None:
         capability=min(capability.number(p.fact("minimumCapability")) for p in known),
         native_fp4=spec.gpu.fp4,
         driver=min(int(p.fact("driverFloor")) for p in known),
-        memory_mib=min(_least_mib(p.file, a, spec.fit is Fit.CLAMP) for p, a in zip(known, asks, strict=True)),
+        memory_mib=min(_least_mib(p, a, fit is Fit.CLAMP) for p, a in zip(known, asks, strict=True)),
         memory_asked_mib=asked_mib,
         profile_mib=None if named is None else named * 1024,
         products=spec.gpu.products,
@@ -110,13 +116,12 @@ def _most_sharers(utilization: float, count: int) -> int:
     return 1 if count > 1 else max(1, int(SHARED_UTILIZATION / utilization + 1e-9))
 
 
-@functools.lru_cache(maxsize=1024)
-def _least_mib(profile_file: str, ask: Ask, clamp: bool) -> int:
+def _least_mib(profile: Profile, ask: Ask, clamp: bool) -> int:
     """The least memory as the label states it, which counts what the driver keeps for itself; 0 where none is enough.
 
     What no GPU can hold is no matter of nodes: the fit says it.
     """
-    least = least_gpu_gib(FALCON_H1R_7B, profiles.load(profile_file.removesuffix(".json")), ask, clamp=clamp)
+    least = least_gpu_gib(FALCON_H1R_7B, profile, ask, clamp=clamp)
     if least >= visible_gib(_LARGEST_MIB):
         return 0
     low, high = 0, _LARGEST_MIB
