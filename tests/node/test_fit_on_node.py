@@ -27,11 +27,10 @@ print(json.dumps({"version": report["engine"]["version"], "config": config, "lin
 @pytest.mark.parametrize(
     "engine",
     [
-        {},
         {"extraArgs": [], "maxModelLen": 2048},
         {"extraArgs": ["--kv-cache-memory-bytes=64M", "--block-size=32", "--max-model-len=1k"]},
     ],
-    ids=["demo", "one-gibibyte", "block-size"],
+    ids=["one-gibibyte", "block-size"],
 )
 def test_blocks_tokens_and_concurrency_are_the_engines(resource: Resource, engine: dict[str, Any]) -> None:
     resource.apply(engine=engine)
