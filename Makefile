@@ -4,7 +4,7 @@ SHELL := /bin/bash
 export UV_PYTHON_DOWNLOADS := never
 RUN := .venv/bin
 
-.PHONY: help demo test lint crds down bench-reconcile clean
+.PHONY: help demo test lint crds down bench-reconcile bench-gate clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -28,6 +28,9 @@ crds: .venv/ready ## write what is generated from the models: crds/, the chart's
 
 bench-reconcile: .venv/ready ## latency, writes and memory of the operator on the real API server
 	@benchmarks/run reconcile
+
+bench-gate: .venv/ready ## time to say which of 1,000 nodes can run an engine, and what it holds there
+	@benchmarks/run gate
 
 down: ## stop the cluster and leave nothing behind
 	@testbed/down

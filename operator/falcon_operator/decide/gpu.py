@@ -120,8 +120,7 @@ class Judgement:
 
 def judge(spec: Spec, profile: Profile | None, node: NodeFacts) -> NodeVerdict:
     """The verdict on one node. `profile` is None where the engine's version is not known. Never raises."""
-    group = Group({node.name: node})
-    verdict = _judge(spec.scheduling, needs(spec, profile), profile, group)
+    verdict = _judge(spec.scheduling, needs(spec, profile), profile, node, Group({node.name: node}))
     if verdict.verdict is not None and (why := selectors.not_selected(spec.scheduling, node)):
         verdict = _with_reason(verdict, why)
     return verdict._replace(node=node.name)
@@ -145,7 +144,7 @@ def _all(
     without = 0
     selects = selectors.has_selectors(scheduling)
     for group in index.groups():
-        common = group.once(key, lambda group: _judge(scheduling, wanted, profile, group))
+        common = _judged(key, scheduling, wanted, profile, group)
         if common.verdict is None:
             without += len(group.nodes)
             continue
@@ -206,16 +205,23 @@ def _with_reason(verdict: NodeVerdict, why: str) -> NodeVerdict:
     return verdict._replace(verdict="Rejected", reason="; ".join([*before, why]))
 
 
-def _judge(scheduling: Scheduling, wanted: Needs | None, profile: Profile | None, group: Group) -> NodeVerdict:
+def _judged(
+    key: _Key, scheduling: Scheduling, wanted: Needs | None, profile: Profile | None, group: Group
+) -> NodeVerdict:
+    return group.once(key, lambda node: _judge(scheduling, wanted, profile, node, group))
+
+
+def _judge(
+    scheduling: Scheduling, wanted: Needs | None, profile: Profile | None, node: NodeFacts, group: Group
+) -> NodeVerdict:
     """The verdict on all nodes of a group, without the user's selectors."""
-    node = group.example
     refused = [why] if (why := selectors.not_admitted(scheduling, node)) else []
     if wanted is None:
         return NodeVerdict("", "Rejected" if refused else "Eligible", "; ".join(refused))
     if not node.has_gpus:
         return NodeVerdict("", None)
     labels_of = wanted.labels_of
-    gpu = group.once(("gpu", labels_of), lambda group: gpu_facts.read(group.example.labels, labels_of))
+    gpu = group.once(labels_of, lambda node: gpu_facts.read(node.labels, labels_of))
     doubts: list[str] = []
     _quantity(wanted, node, refused)
     _product(wanted, node, gpu, refused)

@@ -58,26 +58,37 @@ class Group:
     """Nodes that the gate cannot tell apart, by name; any of them stands for all."""
 
     nodes: dict[str, NodeFacts] = field(default_factory=dict)
-    # What has been worked out of the nodes as they are, by what it was worked out for.
-    worked_out: dict[Hashable, Any] = field(default_factory=dict)
+    # What has been worked out of any of the nodes, and of which nodes there are.
+    _of_any: dict[Hashable, Any] = field(default_factory=dict)
+    _of_all: dict[Hashable, Any] = field(default_factory=dict)
 
     @property
     def example(self) -> NodeFacts:
         """One of the nodes."""
         return next(iter(self.nodes.values()))
 
-    def once(self, what: Hashable, work_out: Callable[[Group], Result]) -> Result:
-        """What `work_out` makes of the group: worked out again only once its nodes are others."""
-        return _once(self.worked_out, what, lambda: work_out(self))
+    def once(self, what: Hashable, work_out: Callable[[NodeFacts], Result]) -> Result:
+        """What `work_out` makes of any of the nodes; it looks at nothing in which they differ."""
+        return _once(self._of_any, what, lambda: work_out(self.example))
+
+    def put(self, node: NodeFacts) -> None:
+        """Add or replace a node."""
+        self.nodes[node.name] = node
+        self._of_all.clear()
+
+    def remove(self, name: str) -> None:
+        """Forget a node."""
+        del self.nodes[name]
+        self._of_all.clear()
 
     @property
     def names(self) -> tuple[str, ...]:
         """The nodes' names, sorted."""
-        return self.once("names", lambda group: tuple(sorted(group.nodes)))
+        return _once(self._of_all, "names", lambda: tuple(sorted(self.nodes)))
 
     def alike_in(self, labels: tuple[str, ...]) -> dict[Hashable, tuple[NodeFacts, tuple[str, ...]]]:
         """The nodes by the values of further labels: one of each kind, and the sorted names of all of it."""
-        return self.once(("alike", labels), lambda group: _alike(group, labels))
+        return _once(self._of_all, labels, lambda: _alike(self, labels))
 
 
 def _alike(group: Group, labels: tuple[str, ...]) -> dict[Hashable, tuple[NodeFacts, tuple[str, ...]]]:
@@ -104,14 +115,11 @@ class NodeIndex:
             group = self._groups[key]
             if group.nodes[node.name].labels == node.labels:
                 return False
-            group.nodes[node.name] = node
-            group.worked_out.clear()
+            group.put(node)
         else:
             self._drop(node.name)
             self._keys[node.name] = key
-            group = self._groups.setdefault(key, Group())
-            group.nodes[node.name] = node
-            group.worked_out.clear()
+            self._groups.setdefault(key, Group()).put(node)
         self._worked_out.clear()
         return True
 
@@ -141,8 +149,7 @@ class NodeIndex:
         if key is None:
             return False
         group = self._groups[key]
-        del group.nodes[name]
-        group.worked_out.clear()
+        group.remove(name)
         if not group.nodes:
             del self._groups[key]
         return True
