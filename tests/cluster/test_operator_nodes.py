@@ -125,8 +125,9 @@ def test_heartbeats_and_labels_of_nobody_cause_no_pass(world: World, start: Star
     before = steady(lambda: passes(operator), 2)
     for number in range(20):
         world.merge("Node", name, {"metadata": {"annotations": {"beat": str(number)}, "labels": {"rack": str(number)}}})
-        heartbeat = {"type": "MemoryPressure", "status": "False", "lastHeartbeatTime": f"2026-01-01T00:00:{number:02}Z"}
-        world.merge("Node", name, {"status": {"conditions": [heartbeat]}}, subresource="status")
+        conditions = (world.get("Node", name) or {})["status"]["conditions"]
+        beating = [{**c, "lastHeartbeatTime": f"2026-01-01T00:00:{number:02}Z"} for c in conditions]
+        world.merge("Node", name, {"status": {"conditions": beating}}, subresource="status")
     # The watch tells in order: when this has been seen, all that was before it has been, too.
     world.merge("Node", name, {"metadata": {"labels": OLD_DRIVER}})
     compatible(world, "False", "NoCompatibleNode", "driver 470 < 580")

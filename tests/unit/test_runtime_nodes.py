@@ -75,7 +75,7 @@ class Setting:
     def __init__(self) -> None:
         self.api, self.cache, metrics = FakeApi(), Cache(), Metrics()
         self.queue = WorkQueue(metrics)
-        self.nodes = Nodes(self.cache, self.queue, gather_seconds=0.01)
+        self.nodes = Nodes(self.cache, self.queue, gather_seconds=0.01, seconds_between=0.01)
         self.sweeper = Sweeper(
             cast(KubeClient, self.api), self.cache, metrics, namespaces=("a", "b"), every_seconds=3600, launcher="l"
         )

@@ -97,7 +97,7 @@ class Setting:
         self.events = EventRecorder(client, "test")
         self.observer = EngineObserver(self.queue.add)
         self.executor = Executor(client, self.cache, metrics)
-        self.nodes = Nodes(self.cache, self.queue, gather_seconds=0.01)
+        self.nodes = Nodes(self.cache, self.queue, gather_seconds=0.01, seconds_between=0.01)
         self.seen: list[Snapshot] = []
         self.plan: Callable[[Snapshot], Plan] = lambda _: plan()
         self.reconciler = Reconciler(

@@ -14,8 +14,9 @@ from falcon_operator.kube.resources import FALCON
 from falcon_operator.runtime.cache import Cache
 from falcon_operator.runtime.queue import WorkQueue
 
-# Nodes come by the hundred: what they touch is looked at together, and still within a second.
-GATHER_SECONDS = 0.3
+# Nodes come by the hundred: what they touch is looked at together, twice a second at most; a single change at once.
+GATHER_SECONDS = 0.1
+SECONDS_BETWEEN = 0.5
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +24,16 @@ log = logging.getLogger(__name__)
 class Nodes:
     """Keeps the index, and queues the resources whose judgement a change may change, once for many changes."""
 
-    def __init__(self, cache: Cache, queue: WorkQueue, *, gather_seconds: float = GATHER_SECONDS) -> None:
-        self._cache, self._queue, self._gather_seconds = cache, queue, gather_seconds
+    def __init__(
+        self,
+        cache: Cache,
+        queue: WorkQueue,
+        *,
+        gather_seconds: float = GATHER_SECONDS,
+        seconds_between: float = SECONDS_BETWEEN,
+    ) -> None:
+        self._cache, self._queue = cache, queue
+        self._gather_seconds, self._between, self._last = gather_seconds, seconds_between, -seconds_between
         self._index = NodeIndex()
         self._refused = False
         self._changes: set[Change] = set()
@@ -64,10 +73,13 @@ class Nodes:
             return
         self._changes.add(change)
         if self._due is None:
-            self._due = asyncio.get_running_loop().call_later(self._gather_seconds, self._queue_touched)
+            loop = asyncio.get_running_loop()
+            due = max(loop.time() + self._gather_seconds, self._last + self._between)
+            self._due = loop.call_at(due, self._queue_touched)
 
     def _queue_touched(self) -> None:
         changes, self._changes, self._due = frozenset(self._changes), set(), None
+        self._last = asyncio.get_running_loop().time()
         touched = [key for key in self._cache.keys(FALCON)
                    if touches(changes, self._cache.get(FALCON, key) or {})]  # fmt: skip
         for key in touched:
