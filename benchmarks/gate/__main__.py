@@ -90,7 +90,7 @@ def specs(count: int, chance: random.Random) -> Iterator[Spec]:
 def look(spec: Spec, index: NodeIndex) -> float:
     """Milliseconds of CPU until the status and GPUCompatible of one resource are known."""
     begin = process_time()
-    found = place(spec, "registry.example.com/vllm:latest", spec.engine.version, index)
+    found = place(spec, spec.engine.version, index)
     found.in_status({})
     if found.judgement is not None:
         compatible(found.judgement)

@@ -94,6 +94,7 @@ VERSIONS = tuple(
 )
 
 
+@functools.lru_cache(maxsize=256)
 def select(version: str | None) -> tuple[Profile, bool]:
     """The profile to use for a version, and whether it is that version's own.
 

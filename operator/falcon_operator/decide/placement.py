@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from falcon_engine import ask, fit, profiles
+from falcon_engine import fit, profiles
+from falcon_engine.ask import Ask
 from falcon_engine.profiles import Profile
 from falcon_engine.shape import FALCON_H1R_7B
 from falcon_operator.api.engine import Device
@@ -17,12 +18,11 @@ from falcon_operator.decide import gpu_facts
 from falcon_operator.decide.capacity import Figures, capacity
 from falcon_operator.decide.gpu import Judgement, Product, judge_all
 from falcon_operator.decide.nodes import NodeIndex
-from falcon_operator.desired import gpu_labels, intent
+from falcon_operator.desired import gpu_labels, gpu_needs
 
 # As many and as long as the schema takes.
 _SHOWN_REJECTED = 10
 _REASON_CHARACTERS = 1024
-_WEIGHTS = "nvfp4"
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Placement:
 NOWHERE_LOOKED = Placement()
 
 
-def place(spec: Spec, image: str, version: str | None, nodes: NodeIndex | None) -> Placement:
+def place(spec: Spec, version: str | None, nodes: NodeIndex | None) -> Placement:
     """Judge the nodes for a spec whose engine has this version; None where that is not known."""
     if nodes is None or not _asks_for_gpus(spec):
         return Placement()
@@ -98,7 +98,7 @@ def place(spec: Spec, image: str, version: str | None, nodes: NodeIndex | None) 
         products = judge_all(spec.model_copy(update={"fit": Fit.CLAMP}), profile, nodes).products
     # An image whose version nobody states is most likely a new one.
     rules = profile or profiles.load(profiles.VERSIONS[-1])
-    predictions = tuple(_predictions(spec, image, rules, products))
+    predictions = tuple(_predictions(spec, rules, products))
     refused = spec.fit is Fit.REFUSE and bool(products) and all(p.refused for p in predictions)
     return Placement(judgement, predictions, rules.version, refused and len(predictions) == len(products))
 
@@ -115,16 +115,17 @@ def _asks_for_gpus(spec: Spec) -> bool:
     return spec.engine.device is Device.CUDA and bool(spec.effective_gpu_count or spec.gpu.claims)
 
 
-def _predictions(spec: Spec, image: str, rules: Profile, products: Iterable[Product]) -> Iterable[Prediction]:
-    # Engines that share a GPU are each asked for their share of all of it.
-    wanted = ask.from_intent(intent.intent(spec, image), rules, _WEIGHTS)
+def _predictions(spec: Spec, rules: Profile, products: Iterable[Product]) -> Iterable[Prediction]:
+    wanted = gpu_needs.ask_of(spec, rules)
+    mig = gpu_labels.mig_gib(spec.gpu.effective_resource_name) is not None
     for product in products:
         if product.gib is not None:
-            yield Prediction(product, _held(rules.file, wanted, product.gib, spec.fit is Fit.CLAMP))
+            visible = fit.visible_gib(product.gib * 1024, mig=mig)
+            yield Prediction(product, _held(rules.file, wanted, visible, spec.fit is Fit.CLAMP))
 
 
 @functools.lru_cache(maxsize=4096)
-def _held(profile_file: str, wanted: ask.Ask, gib: float, clamp: bool) -> fit.Fit:
+def _held(profile_file: str, wanted: Ask, visible_gib: float, clamp: bool) -> fit.Fit:
     """The same for every resource that asks alike, and for all changes of nodes that have such a GPU."""
     rules = profiles.load(profile_file.removesuffix(".json"))
-    return fit.fit(FALCON_H1R_7B, rules, wanted, gpu_gib=fit.visible_gib(gib * 1024), clamp=clamp)
+    return fit.fit(FALCON_H1R_7B, rules, wanted, gpu_gib=visible_gib, clamp=clamp)

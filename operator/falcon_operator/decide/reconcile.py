@@ -73,7 +73,7 @@ def _acted_on(
         products=placement.products_of(spec, [p.node for p in pods if p.node], snapshot.nodes),
     )
     version = facts.engine_version(seen, state, spec.engine.version, image)
-    places = placement.place(spec, image, version, snapshot.nodes)
+    places = placement.place(spec, version, snapshot.nodes)
     state = placement_words.explained(state, places)
     situation = Situation(
         spec=spec,

@@ -73,6 +73,17 @@ def needs(spec: Spec, profile: Profile | None) -> Needs | None:
     return _needs(spec.engine, spec.gpu, spec.fit, profile.file.removesuffix(".json") if profile is not None else None)
 
 
+def ask_of(spec: Spec, profile: Profile) -> Ask:
+    """What an engine of the spec is asked for, as far as its memory depends on it."""
+    return _ask(spec.engine, spec.gpu, profile.file.removesuffix(".json"))
+
+
+@functools.lru_cache(maxsize=4096)
+def _ask(engine: Engine, gpu: GPU, version: str) -> Ask:
+    # Engines that share a GPU are each asked for their share of all of it.
+    return from_intent(intent(Spec(engine=engine, gpu=gpu), ""), profiles.load(version), _WEIGHTS)
+
+
 @functools.lru_cache(maxsize=4096)
 def _needs(engine: Engine, gpu: GPU, fit: Fit, version: str | None) -> Needs | None:
     spec = Spec(engine=engine, gpu=gpu, fit=fit)
@@ -93,7 +104,7 @@ def _needs(engine: Engine, gpu: GPU, fit: Fit, version: str | None) -> Needs | N
             memory_asked_mib=asked_mib,
         )
     known = [profiles.load(v) for v in (profiles.VERSIONS if version is None else (version,))]
-    asks = [from_intent(intent(spec, ""), p, _WEIGHTS) for p in known]
+    asks = [ask_of(spec, p) for p in known]
     utilization = asks[0].gpu_memory_utilization
     return Needs(
         resource=resource,
@@ -102,7 +113,7 @@ def _needs(engine: Engine, gpu: GPU, fit: Fit, version: str | None) -> Needs | N
         capability=min(capability.number(p.fact("minimumCapability")) for p in known),
         native_fp4=spec.gpu.fp4,
         driver=min(int(p.fact("driverFloor")) for p in known),
-        memory_mib=min(_least_mib(p, a, fit is Fit.CLAMP) for p, a in zip(known, asks, strict=True)),
+        memory_mib=min(_least_mib(p, a, fit is Fit.CLAMP, named is not None) for p, a in zip(known, asks, strict=True)),
         memory_asked_mib=asked_mib,
         profile_mib=None if named is None else named * 1024,
         products=spec.gpu.products,
@@ -116,18 +127,18 @@ def _most_sharers(utilization: float, count: int) -> int:
     return 1 if count > 1 else max(1, int(SHARED_UTILIZATION / utilization + 1e-9))
 
 
-def _least_mib(profile: Profile, ask: Ask, clamp: bool) -> int:
+def _least_mib(profile: Profile, ask: Ask, clamp: bool, mig: bool) -> int:
     """The least memory as the label states it, which counts what the driver keeps for itself; 0 where none is enough.
 
     What no GPU can hold is no matter of nodes: the fit says it.
     """
     least = least_gpu_gib(FALCON_H1R_7B, profile, ask, clamp=clamp)
-    if least >= visible_gib(_LARGEST_MIB):
+    if least >= visible_gib(_LARGEST_MIB, mig=mig):
         return 0
     low, high = 0, _LARGEST_MIB
     while low < high:
         middle = (low + high) // 2
-        if visible_gib(middle) >= least:
+        if visible_gib(middle, mig=mig) >= least:
             high = middle
         else:
             low = middle + 1
