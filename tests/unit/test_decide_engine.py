@@ -106,6 +106,22 @@ def test_each_step_of_a_start_costs_one_status_at_most_and_a_short_one_none() ->
     assert written == ["importing vLLM", "compiling kernels and sizing its cache", "warming up"]
 
 
+def test_between_startup_and_readiness_an_engine_still_starts() -> None:
+    world = begun()
+    starting(world, Report(phase="compiled", phases={"compiled": 2.0}))
+    world.step(10)
+    before = world.status
+    assert "is warming up" in world.condition("Ready")["message"]
+    pod = world.pods[0]
+    container(pod, pod["status"]["containerStatuses"][0]["state"], started=True)
+    earlier = pod["metadata"]["creationTimestamp"]
+    pod["status"]["conditions"] = conditions(PodScheduled=("True", "", earlier), Ready=("False", "", earlier))
+    assert world.step(10).status == before, "no status for a few seconds"
+    starting(world, Report(phase="ready", phases={"ready": 20.0}, canary=Canary("passed")))
+    world.step(30)
+    assert "is about to be ready" in world.condition("Ready")["message"]
+
+
 def test_the_parts_of_an_engine_that_starts_are_told_together_once_it_serves() -> None:
     world = begun()
     so_far = Report(version="0.26.0", phase="imported", phases={"imported": 2.0})

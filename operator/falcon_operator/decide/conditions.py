@@ -66,7 +66,7 @@ class Situation:
     @property
     def has_started(self) -> bool:
         """Whether an engine of the wanted revision has started."""
-        return self.recorded or any(p.started or p.ready for p in self.rollout.updated)
+        return self.recorded or any(p.ready or (p.started and not p.starting) for p in self.rollout.updated)
 
     @property
     def idle(self) -> Reason | None:

@@ -132,7 +132,7 @@ def seen(
 
 def doing(pods: Iterable[Pod], engines: Mapping[str, EngineFacts]) -> dict[str, Report]:
     """By pod's name, the reports of engines that start."""
-    return reports([p for p in pods if _starting(p)], engines)
+    return reports([p for p in pods if p.starting], engines)
 
 
 def reports(pods: Iterable[Pod], engines: Mapping[str, EngineFacts]) -> dict[str, Report]:
@@ -146,7 +146,7 @@ def unobserved(pods: Iterable[Pod], engines: Mapping[str, EngineFacts]) -> tuple
     found = []
     for pod in pods:
         facts = of_start(pod, engines)
-        if pod.uid and (_starting(pod) or (pod.ready and not (facts is not None and facts.serving))):
+        if pod.uid and (pod.starting or (pod.ready and not (facts is not None and facts.serving))):
             found.append(pod.uid)
     return tuple(found)
 
@@ -155,10 +155,6 @@ def engine_version(seen: Seen, rollout: Rollout, stated: str | None, image: str)
     """The engine's version: as it says itself, as the launcher of an ended one wrote down, as stated, as tagged."""
     ended = next((v for v in map(diagnosed_version, rollout.updated) if v), None)
     return seen.version or ended or stated or version_of_tag(image)
-
-
-def _starting(pod: Pod) -> bool:
-    return pod.active and not pod.ready and not pod.started and pod.state("running") is not None
 
 
 def _so_far(report: Report) -> Report:

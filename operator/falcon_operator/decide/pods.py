@@ -92,6 +92,15 @@ class Pod:
         return bool(self.engine.get("started")) and self.state("running") is not None
 
     @property
+    def starting(self) -> bool:
+        """Whether the container runs and has not been ready yet; between its startup and readiness probe, it starts."""
+        since = parse_time((self.state("running") or {}).get("startedAt"))
+        if since is None or self.ready or not self.active:
+            return False
+        changed = parse_time(self.condition("Ready").get("lastTransitionTime"))
+        return not self.started or changed is None or changed <= since
+
+    @property
     def restarts(self) -> int:
         """How often the container was started again."""
         return int(self.engine.get("restartCount") or 0)

@@ -94,6 +94,8 @@ class Report:
         if self.canary is not None and self.canary.state == "failed":
             why = f": {self.canary.error.rstrip('.')}" if self.canary.error else ""
             return f"asking its engine for a first token again, which failed{why}"
+        if self.phase == "ready" and self.canary is not None and self.canary.state in ("off", "passed"):
+            return "about to be ready"
         return _DOING.get(self.phase, _DOING[None])
 
     @property

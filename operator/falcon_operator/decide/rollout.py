@@ -155,7 +155,7 @@ def _phase(pod: Pod, report: Report | None) -> str:
         return f"pulling its image or mounting its volumes on node {pod.node}"
     if pod.condition("Ready").get("reason") == "NodeNotReady":
         return f"on node {pod.node}, which does not report any more"
-    if pod.started:
+    if pod.started and not pod.starting:
         return f"running on node {pod.node}, but its engine does not answer /health"
     doing = report.doing if report is not None else "starting its engine"
     return f"{doing} on node {pod.node}" + (", started again" if pod.restarts else "")
