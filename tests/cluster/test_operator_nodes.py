@@ -27,19 +27,28 @@ def add_node(world: World) -> Iterator[AddNode]:
     """Adds GPU nodes that kwok plays and that belong to this test; they are removed afterwards."""
     made: list[str] = []
 
-    def add(card: Card = H200) -> str:
+    def add(card: Card = H200, *, wait: bool = True) -> str:
         name = f"{world.namespace}-{len(made)}"
         body = kwok_node(1, tainted=False)
         body["metadata"]["name"] = name
         body["metadata"]["labels"] |= labels(card, card.count) | {OWN: world.namespace, "kubernetes.io/hostname": name}
         world.create(body)
         made.append(name)
+        if wait:
+            wait_for(lambda: is_ready(world, name), f"Ready node {name}", 30, lambda: world.get("Node", name))
         return name
 
     yield add
     for name in made:
         if world.get("Node", name) is not None:
             world.delete("Node", name)
+
+
+def is_ready(world: World, name: str) -> bool:
+    """Whether a node reports, and the taint of one that does not yet has been taken from it."""
+    node = world.get("Node", name) or {}
+    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in node["status"].get("conditions") or ())
+    return ready and not node["spec"].get("taints")
 
 
 def resource(world: World, name: str = "web", **spec: Any) -> None:
@@ -142,7 +151,7 @@ def test_many_nodes_are_few_passes_and_few_writes(
     compatible(world, "False", "NoCompatibleNode")
     before, written = passes(operator), len(audit.writes(world.namespace))
     for _ in range(40):
-        add_node()
+        add_node(wait=False)
     wait_for(lambda: nodes(world)["eligible"] == 40, "status.nodes of all", 30, lambda: nodes(world))
     assert passes(operator) - before < 40
     assert len(audit.writes(world.namespace)) - written < 20
