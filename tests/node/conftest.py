@@ -10,7 +10,7 @@ from tests.node.harness import ROOT, Kubectl, Resource, wait_for
 
 
 @pytest.fixture
-def kubectl(request: pytest.FixtureRequest) -> Iterator[Kubectl]:
+def namespace() -> Iterator[Kubectl]:
     """A namespace under the restricted pod security standard, deleted afterwards."""
     name = f"t-{uuid.uuid4().hex[:8]}"
     kubectl = Kubectl(name)
@@ -22,10 +22,16 @@ def kubectl(request: pytest.FixtureRequest) -> Iterator[Kubectl]:
         }
     )
     yield kubectl
-    kubectl.run("delete", "fnd", "--all", "--wait=true", "--timeout=30s")
-    wait_for(lambda: not kubectl.list("pods"), 120, "end of the engines after their resource was deleted")
     # The namespace controller looks again only after half a pod's grace period: nobody needs to wait for that.
     kubectl.run("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def kubectl(namespace: Kubectl) -> Iterator[Kubectl]:
+    """The namespace, for resources of the operator: they and their engines are gone before it is."""
+    yield namespace
+    namespace.run("delete", "fnd", "--all", "--wait=true", "--timeout=30s")
+    wait_for(lambda: not namespace.list("pods"), 120, "end of the engines after their resource was deleted")
 
 
 @pytest.fixture(scope="session")
