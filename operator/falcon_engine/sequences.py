@@ -38,7 +38,8 @@ def foresee(
         log("the GPU is shared; how many engines share it cannot be seen from here, and the whole of it is counted")
     model = _shape(directory, log)
     wanted = ask.from_intent(intent, profile, model.weights)
-    result = fit(model, profile, wanted, gpu_gib=visible_gib(mib), clamp=intent.fit == "Clamp")
+    visible = visible_gib(mib, mig="/mig-" in (intent.gpu_resource or ""))
+    result = fit(model, profile, wanted, gpu_gib=visible, clamp=intent.fit == "Clamp")
     if result.verdict == "Refused" and intent.fit == "Clamp":
         log(f"warning: {result.message} That is an estimate: the engine is started, and decides")
     elif result.verdict == "Refused":
