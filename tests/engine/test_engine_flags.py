@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.engine.launching import intent
 from tests.engine.vllm_arguments import read
@@ -38,6 +38,7 @@ intents = st.builds(
 )
 
 
+@settings(deadline=None)  # the first use of a profile makes its parser
 @given(intents, st.sampled_from(ALL), st.booleans())
 def test_every_rendered_flag_is_one_of_the_version(wanted: Intent, profile: Profile, nvfp4: bool) -> None:
     args = argv(wanted, profile, "/models/x", nvfp4=nvfp4)
