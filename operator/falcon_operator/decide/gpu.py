@@ -113,9 +113,8 @@ class Judgement:
 
     def rejected(self, most: int) -> list[Rejected]:
         """The first refused nodes by name, each with its reason."""
-        return sorted(Rejected(name, refusal.reason) for refusal in self.refusals for name in refusal.nodes[:most])[
-            :most
-        ]
+        first = sorted([(name, reason) for reason, nodes in self.refusals for name in nodes[:most]])
+        return [Rejected(name, reason) for name, reason in first[:most]]
 
 
 def judge(spec: Spec, profile: Profile | None, node: NodeFacts) -> NodeVerdict:
