@@ -23,7 +23,11 @@ _LINE_CHARACTERS = 1000
 _LOOKED_AT = 20
 _NAME_CHARACTERS = 200
 # What one process of the engine says when another one has failed.
-_CONSEQUENCES = r"EngineDeadError|Engine core initialization failed|cannot schedule new futures|CancelledError"
+_CONSEQUENCES = (
+    r"EngineDeadError|(?:Engine core|WorkerProc) initialization failed|cannot schedule new futures|CancelledError"
+)
+# Lines that may name an exception without one having been raised.
+_NO_ERROR = r"\b(?:DEBUG|INFO|WARNING) \d\d-\d\d "
 
 
 def diagnose(
@@ -122,7 +126,7 @@ def _cause(lines: Sequence[str]) -> str | None:
     """The last line that names an exception, without the log's prefix; a consequence only where nothing else is."""
     found = None
     for line in reversed(lines):
-        said = _exception(line)
+        said = None if re.search(_NO_ERROR, line) else _exception(line)
         if said and not re.search(_CONSEQUENCES, line):
             return said
         found = found or said
@@ -131,7 +135,7 @@ def _cause(lines: Sequence[str]) -> str | None:
 
 def _exception(line: str) -> str | None:
     """From the name of an exception on, such as `torch.OutOfMemoryError: ...`."""
-    for match in islice(re.finditer(r"(?:Error|Exception|Interrupt)\b", line), _LOOKED_AT):
+    for match in islice(re.finditer(r"(?:Error|Exception|Interrupt)(?=[:\s]|$)", line), _LOOKED_AT):
         begin = match.start()
         while (
             begin

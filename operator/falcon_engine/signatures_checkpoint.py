@@ -68,7 +68,7 @@ CHECKPOINT = (
     Signature(
         "weight-shape-parameter",
         "WeightsMismatch",
-        r"assert [\w.]{1,60}\.shape == loaded_weight\.shape",
+        r"assert [\w.]{1,60}\.shape(?:\[\w{1,30}\])? == [\w.]{1,60}",
         "A weight has another shape in the checkpoint than the model wants.",
         "config.json and weights are of different models or quantizations: copy the checkpoint again, whole.",
         CONFIGURATION_EXIT,
@@ -146,7 +146,7 @@ CHECKPOINT = (
     Signature(
         "model-config",
         "CheckpointUnusable",
-        r"It looks like the config file at '(?P<path>[^'\n]{1,200})' is not a valid JSON file",
+        r"It looks like the config file at '(?P<path>[^'{\n]{1,200})' is not a valid JSON file",
         "{path} is not JSON.",
         "Copy the checkpoint again.",
         CONFIGURATION_EXIT,

@@ -75,6 +75,14 @@ def test_the_last_error_is_quoted_where_nothing_is_known() -> None:
     assert said.message.endswith("Its last error: IndexError: index 2 is out of bounds.")
 
 
+def test_a_warning_that_names_an_exception_is_not_the_last_error() -> None:
+    warning = (
+        "(APIServer pid=1) WARNING 11-24 10:47:33 [system_utils.py:299] such as `OSError: [Errno 24] Too many files`"
+    )
+    said = diagnose(1, ["KeyError: 'first'", warning], served=False, engine_version=None)
+    assert said.message.endswith("Its last error: KeyError: 'first'.")
+
+
 def test_the_kernels_count_beats_the_log() -> None:
     said = diagnose(0, ["EngineDeadError: x"], served=True, engine_version=None, memory_kills=1)
     assert (said.reason, said.exit_code) == ("OutOfMemory", 70)
