@@ -68,11 +68,12 @@ class Handler(BaseHTTPRequestHandler):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with (DIRECTORY / "asked").open("a") as file:
             file.write(json.dumps([self.path, asked, self.headers.get("Authorization")]) + "\n")
-        told = DIRECTORY / "completion"
-        if told.exists():
-            self.answer(int(told.read_text()), b'{"error": {"message": "EngineCore encountered an issue."}}')
-        else:
+        try:
+            status = int((DIRECTORY / "completion").read_text())
+        except FileNotFoundError:
             self.answer(200, json.dumps({"choices": [{"index": 0, "text": "!", "finish_reason": "length"}]}).encode())
+        else:
+            self.answer(status, b'{"error": {"message": "EngineCore encountered an issue."}}')
 
     def answer(self, status: int, body: bytes) -> None:
         self.send_response(status)
