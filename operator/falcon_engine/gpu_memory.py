@@ -2,12 +2,10 @@
 
 Calibrated on vLLM 0.26 on an H200 (139.8 GiB visible, utilization 0.88, 256 sequences, 8,192 tokens a step), where
 four starts with NVFP4 and BF16 weights, prefix caching on and off, leave 115.91 to 115.97 and 106.79 GiB: there this
-file is within 0.06 GiB. Elsewhere it has not been compared with an engine. The weights are arithmetic (0.02 GiB);
-activations, CUDA graphs and NCCL are scaled from that one GPU by what they are made of, so expect it within about
-0.5 GiB, which is 1 % of the blocks of an 80 GB card and 5 % of those of a 16 GB card.
-
-Of the profile's `blockRules`, `batchedTokens` is the tokens of a step by the GPU's GiB, and `cudaGraphsCounted` whether
-the engine keeps memory for its graphs free.
+file is within 0.06 GiB. Three starts on an H100 (79.18 GiB visible) that were not calibrated on leave 62.58, 61.70 (938
+sequences) and 63.47 GiB (eager): within 0.01, 0.06 and 0.14 GiB. Elsewhere it has not been compared with an engine. The
+weights are arithmetic (0.02 GiB); activations, CUDA graphs and NCCL are scaled by what they are made of, so expect it
+within about 0.5 GiB, which is 5 % of the blocks of a 16 GB card.
 """
 
 from collections.abc import Mapping

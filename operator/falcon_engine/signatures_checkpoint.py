@@ -74,6 +74,15 @@ CHECKPOINT = (
         CONFIGURATION_EXIT,
     ),
     Signature(
+        "weight-packed",
+        "WeightsMismatch",
+        r"start \(\d{1,12}\) \+ length \((?P<wanted>\d{1,12})\) exceeds dimension size \((?P<stored>\d{1,12})\)",
+        "A weight of the checkpoint has {stored} rows or columns where the model wants {wanted}.",
+        "Half of what is wanted is a weight packed as NVFP4 in a layer that quantization_config in the checkpoint's "
+        "config.json excludes: take that layer off its exclude list, or copy the checkpoint again, whole.",
+        CONFIGURATION_EXIT,
+    ),
+    Signature(
         "weight-name",
         "WeightsMismatch",
         r"There is no module or parameter named '(?P<name>[^'\n]{1,200})' in (?P<module>\w{1,80})",
