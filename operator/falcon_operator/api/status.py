@@ -39,7 +39,7 @@ class CapacityFigures(Base):
     blocks: Count | None = Field(default=None, description="Blocks of KV cache.")
     block_tokens: Count | None = Field(default=None, description="Tokens of one block.")
     tokens: Count | None = Field(default=None, description="Tokens in all blocks.")
-    sequences: Count | None = Field(default=None, description="Sequences at a time.")
+    sequences: Count | None = Field(default=None, description="Sequences of full length at a time.")
 
 
 class Capacity(Base):
