@@ -110,7 +110,7 @@ FAILURES = (
     _died("core-died", "EngineDied", "EngineCore died", "restarts"),
     _refused("library", "ImageUnusable", "libcudart.so.13", "spec.image.reference"),
     _refused("compiler", "ImageUnusable", "no compiler", "spec.cache"),
-    _failed("read-only", "ReadOnlyFilesystem", "/root/.cache/flashinfer", "spec.security.readOnlyRootFilesystem"),
+    _failed("read-only", "ReadOnlyFilesystem", "/.cache/flashinfer", "spec.security.readOnlyRootFilesystem"),
     _failed("permission", "PermissionDenied", "/.cache", "spec.security.runAsUser"),
     _failed("interrupted", "StartInterrupted", "told to stop", "spec.startup.budget"),
 )

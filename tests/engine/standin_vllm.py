@@ -22,6 +22,9 @@ from pathlib import Path
 DIRECTORY = Path(os.environ["STANDIN_DIR"])
 stopping = threading.Event()
 
+# A process that does nothing until it is ended; its alarm ends it where a test forgets to.
+IDLE = "import signal; signal.alarm(600); signal.pause()"
+
 
 def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(prog="vllm serve", add_help=False)
@@ -97,12 +100,10 @@ def main() -> None:
         print(failure, file=sys.stderr, flush=True)
         sys.exit(1)
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
-    core = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    core = subprocess.Popen([sys.executable, "-c", IDLE])
     # Leaves the group and outlives its parent: what a first process has to end and take in.
     stray = "import subprocess, sys; subprocess.Popen(sys.argv[1:], start_new_session=True)"
-    subprocess.run(
-        [sys.executable, "-c", stray, sys.executable, "-c", "import time; time.sleep(600)", "stray"], check=True
-    )
+    subprocess.run([sys.executable, "-c", stray, sys.executable, "-c", IDLE, "stray"], check=True)
     (DIRECTORY / "core.pid").write_text(str(core.pid))
     print("(APIServer pid=1) loading", flush=True)
     if (DIRECTORY / "says").exists():
