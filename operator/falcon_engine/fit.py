@@ -15,13 +15,15 @@ from falcon_engine.gpu_memory import GIB
 from falcon_engine.profiles import Profile
 from falcon_engine.shape import ModelShape
 
-__all__ = ["Ask", "Fit", "fit", "kv_available_gib", "least_gpu_gib", "visible_gib"]
+__all__ = ["Ask", "Fit", "fit", "kv_available_gib", "least_gpu_gib", "least_mib", "visible_gib"]
 
 # Lengths in tokens that a fit tells the sequences of, besides the longest.
 LENGTHS = (1024, 4096, 16384, 65536, 131072)
 # More than any GPU, and any engine, has; beyond it a number is a mistake.
 _MOST_GIB = 1 << 20
 _MOST_COUNT = 1 << 30
+# What the driver keeps of a GPU: GiB, and a share.
+_KEPT_GIB, _KEPT_SHARE = 0.42, 0.0015
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,19 @@ def visible_gib(mib: float, *, mig: bool = False) -> float:
     if not 0 < mib < math.inf:
         return 0.0
     gib = mib / 1024
-    return gib if mig else max(0.0, gib - 0.42 - 0.0015 * gib)
+    return gib if mig else max(0.0, gib - _KEPT_GIB - _KEPT_SHARE * gib)
+
+
+def least_mib(gib: float, *, mig: bool = False) -> int | None:
+    """The least whole MiB of a driver's statement of which vLLM sees `gib` GiB; None where no GPU has so much."""
+    if not gib <= _MOST_GIB:
+        return None
+    mib = math.ceil(1024 * (gib if mig else (gib + _KEPT_GIB) / (1 - _KEPT_SHARE)))
+    while visible_gib(mib, mig=mig) < gib:  # rounding
+        mib += 1
+    while mib > 1 and visible_gib(mib - 1, mig=mig) >= gib:
+        mib -= 1
+    return mib
 
 
 def _beside(shape: ModelShape, rules: Mapping[str, Any], ask: Ask, gpu_gib: float) -> float:

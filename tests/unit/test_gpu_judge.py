@@ -12,6 +12,7 @@ from tests.unit import gpu_cluster
 from falcon_engine import profiles
 from falcon_operator.api.spec import Spec
 from falcon_operator.decide.gpu import Judgement, NodeFacts, NodeIndex, Product, Refusal, Rejected, judge, judge_all
+from falcon_operator.decide.nodes import Names
 from falcon_operator.desired.affinity import requirements
 from falcon_operator.desired.gpu_needs import needs, profile_of
 
@@ -197,9 +198,9 @@ def test_what_is_said_of_all_nodes_names_each_kind_once() -> None:
     ]
     found = judge_all(Spec(), profiles.load("0.26"), nodes)
     assert found == Judgement(
-        eligible=("b1", "h1", "h2"),
-        unknown=("bare",),
-        refusals=(Refusal("driver 570 < 580", ("x1", "x2")),),
+        eligible=Names(("b1", "h1", "h2")),
+        unknown=Names(("bare",)),
+        refusals=(Refusal("driver 570 < 580", Names(("x1", "x2"))),),
         products=found.products,
         unknown_reasons=(
             "no label nvidia.com/gpu.compute.major; no label nvidia.com/gpu.memory; "

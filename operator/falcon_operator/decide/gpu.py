@@ -16,7 +16,7 @@ from falcon_operator.api.spec import Spec
 from falcon_operator.decide import gpu_facts, selectors
 from falcon_operator.decide.gpu_facts import GpuFacts
 from falcon_operator.decide.kernels import UNKNOWN, Kernels, Tier, compiled, kernels
-from falcon_operator.decide.nodes import Group, NodeFacts, NodeIndex
+from falcon_operator.decide.nodes import Group, Names, NodeFacts, NodeIndex
 from falcon_operator.desired import gpu_labels
 from falcon_operator.desired.gpu_needs import NATIVE_FP4, SHARED_UTILIZATION, Needs, needs
 
@@ -73,10 +73,10 @@ class Rejected(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """A reason, and the sorted names of the nodes that cannot run an engine for it."""
+    """A reason, and the nodes that cannot run an engine for it."""
 
     reason: str
-    nodes: tuple[str, ...]
+    nodes: Names
 
 
 class Product(NamedTuple):
@@ -104,8 +104,8 @@ class Product(NamedTuple):
 class Judgement:
     """What the gate says of all nodes; everything is sorted, so the order in which nodes came does not matter."""
 
-    eligible: tuple[str, ...]
-    unknown: tuple[str, ...]
+    eligible: Names
+    unknown: Names
     refusals: tuple[Refusal, ...]  # most nodes first
     products: tuple[Product, ...]  # of eligible and unknown nodes, most nodes first
     unknown_reasons: tuple[str, ...]  # what is not known, most nodes first
@@ -113,7 +113,7 @@ class Judgement:
 
     def rejected(self, most: int) -> list[Rejected]:
         """The first refused nodes by name, each with its reason."""
-        first = sorted([(name, reason) for reason, nodes in self.refusals for name in nodes[:most]])
+        first = sorted([(name, reason) for reason, nodes in self.refusals for name in nodes.first(most)])
         return [Rejected(name, reason) for name, reason in first[:most]]
 
 
@@ -136,32 +136,31 @@ def judge_all(spec: Spec, profile: Profile | None, nodes: NodeIndex | Iterable[N
 def _all(
     scheduling: Scheduling, wanted: Needs | None, profile: Profile | None, index: NodeIndex, key: _Key
 ) -> Judgement:
-    named: dict[str, list[str]] = {"Eligible": [], "Unknown": []}
-    refused: dict[str, list[str]] = {}
+    named: dict[str, list[tuple[str, ...]]] = {"Eligible": [], "Unknown": []}
+    refused: dict[str, list[tuple[str, ...]]] = {}
     products: Counter[Product] = Counter()
     unknown: Counter[str] = Counter()
     without = 0
-    selects = selectors.has_selectors(scheduling)
+    chosen = _Key(key, *selectors.identity(scheduling)) if selectors.has_selectors(scheduling) else None
     for group in index.groups():
         common = _judged(key, scheduling, wanted, profile, group)
         if common.verdict is None:
             without += len(group.nodes)
             continue
-        for v, names in _by_selection(scheduling, common, group) if selects else ((common, group.names),):
-            if v.verdict == "Rejected":
-                refused.setdefault(v.reason, []).extend(names)
+        for part in _parts(chosen, scheduling, common, group):
+            if part.verdict == "Rejected":
+                refused.setdefault(part.reason, []).append(part.names)
                 continue
-            named[str(v.verdict)] += names
-            if v.verdict == "Unknown":
-                unknown[v.reason] += len(names)
-            products[Product(v.product, v.gib, v.sharers, v.capability, v.kernels, nodes=0)] += len(names)
+            named[part.verdict].append(part.names)
+            if part.verdict == "Unknown":
+                unknown[part.reason] += len(part.names)
+            products[part.product] += len(part.names)
     kinds = sorted(products.items(), key=lambda item: (-item[1], *_in_order(item[0])))
+    refusals = [Refusal(reason, Names(*lists)) for reason, lists in refused.items()]
     return Judgement(
-        eligible=tuple(sorted(named["Eligible"])),
-        unknown=tuple(sorted(named["Unknown"])),
-        refusals=tuple(
-            sorted((Refusal(r, tuple(sorted(n))) for r, n in refused.items()), key=lambda r: (-len(r.nodes), r.reason))
-        ),
+        eligible=Names(*named["Eligible"]),
+        unknown=Names(*named["Unknown"]),
+        refusals=tuple(sorted(refusals, key=lambda r: (-len(r.nodes), r.reason))),
         products=tuple(product._replace(nodes=count) for product, count in kinds),
         unknown_reasons=tuple(reason for reason, _ in sorted(unknown.items(), key=lambda item: (-item[1], item[0]))),
         without_gpus=without,
@@ -186,17 +185,35 @@ class _Key:
         return isinstance(other, _Key) and self._parts == other._parts
 
 
-def _by_selection(
-    scheduling: Scheduling, common: NodeVerdict, group: Group
-) -> Iterator[tuple[NodeVerdict, tuple[str, ...]]]:
-    """The group's verdict, and apart from it the nodes that the user's selectors leave out."""
+class _Part(NamedTuple):
+    """Nodes of a group of which the same is said, by name, sorted; `product` counts none of them yet."""
+
+    verdict: Verdict
+    reason: str
+    product: Product
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, v: NodeVerdict, names: tuple[str, ...]) -> _Part:
+        product = Product(v.product, v.gib, v.sharers, v.capability, v.kernels, nodes=0)
+        return cls(v.verdict or "Unknown", v.reason, product, names)
+
+
+def _parts(chosen: _Key | None, scheduling: Scheduling, common: NodeVerdict, group: Group) -> tuple[_Part, ...]:
+    """The group, and apart from it the nodes that the user's selectors leave out; `chosen` is None without any."""
+    if chosen is None:
+        return group.once_of_all(common, lambda: (_Part.of(common, group.names),))
+    return group.once_of_all(chosen, lambda: tuple(_by_selection(scheduling, common, group)))
+
+
+def _by_selection(scheduling: Scheduling, common: NodeVerdict, group: Group) -> Iterator[_Part]:
     keys = selectors.labels_looked_at(scheduling)
     alike: Iterable[tuple[NodeFacts, tuple[str, ...]]] = (
         group.alike_in(keys).values() if keys is not None else ((node, (name,)) for name, node in group.nodes.items())
     )
     for node, names in alike:
         why = selectors.not_selected(scheduling, node)
-        yield (common if why is None else _with_reason(common, why)), names
+        yield _Part.of(common if why is None else _with_reason(common, why), names)
 
 
 def _with_reason(verdict: NodeVerdict, why: str) -> NodeVerdict:

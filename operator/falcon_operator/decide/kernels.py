@@ -56,6 +56,7 @@ def compiled(version: str, have: tuple[int, int]) -> bool:
     return False
 
 
+@functools.lru_cache(maxsize=1024)
 def _words(tier: Tier | None, kernel: str | None) -> str:
     if tier is None:
         return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, TypeVar
 
 from falcon_operator.desired.gpu_labels import DOMAIN, concerns_gate
@@ -48,6 +49,37 @@ class NodeFacts:
         return any(k.startswith(DOMAIN) for k in self.labels) or any(k.startswith(DOMAIN) for k in self.allocatable)
 
 
+class Names:
+    """Names of nodes in their order, from several sorted lists, which are merged only as far as somebody looks."""
+
+    __slots__ = ("_count", "_first", "_lists")
+
+    def __init__(self, *lists: tuple[str, ...]) -> None:
+        self._lists, self._first = lists, dict[int, tuple[str, ...]]()
+        self._count = sum(map(len, lists))
+
+    def first(self, most: int) -> tuple[str, ...]:
+        """The first of them."""
+        if most not in self._first:
+            self._first[most] = tuple(sorted(chain.from_iterable(names[:most] for names in self._lists))[:most])
+        return self._first[most]
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.first(self._count))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Names) and tuple(self) == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+    def __repr__(self) -> str:
+        return f"Names({tuple(self)})"
+
+
 _Key = tuple[object, ...]
 # As many different needs are looked at again and again; beyond it the memory is worth more.
 _MOST_WORKED_OUT = 256
@@ -71,6 +103,10 @@ class Group:
         """What `work_out` makes of any of the nodes; it looks at nothing in which they differ."""
         return _once(self._of_any, what, lambda: work_out(self.example))
 
+    def once_of_all(self, what: Hashable, work_out: Callable[[], Result]) -> Result:
+        """What `work_out` makes of all the nodes: worked out again only once they are others."""
+        return _once(self._of_all, what, work_out)
+
     def put(self, node: NodeFacts) -> None:
         """Add or replace a node."""
         self.nodes[node.name] = node
@@ -84,11 +120,11 @@ class Group:
     @property
     def names(self) -> tuple[str, ...]:
         """The nodes' names, sorted."""
-        return _once(self._of_all, "names", lambda: tuple(sorted(self.nodes)))
+        return self.once_of_all("names", lambda: tuple(sorted(self.nodes)))
 
     def alike_in(self, labels: tuple[str, ...]) -> dict[Hashable, tuple[NodeFacts, tuple[str, ...]]]:
         """The nodes by the values of further labels: one of each kind, and the sorted names of all of it."""
-        return _once(self._of_all, labels, lambda: _alike(self, labels))
+        return self.once_of_all(labels, lambda: _alike(self, labels))
 
 
 def _alike(group: Group, labels: tuple[str, ...]) -> dict[Hashable, tuple[NodeFacts, tuple[str, ...]]]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from falcon_operator.api.reasons import Reason
 from falcon_operator.decide.gpu import Judgement, Product, Refusal
+from falcon_operator.decide.nodes import Names
 from falcon_operator.decide.placement import Placement, Prediction
 from falcon_operator.decide.rollout import Blocker, Rollout
 
@@ -109,9 +110,9 @@ def _fits(predictions: Sequence[Prediction]) -> str:
     return " ".join([*said[:_SHOWN_PRODUCTS], *([f"And {more} other kinds of GPU."] if more > 0 else [])])
 
 
-def _some(names: Sequence[str]) -> str:
+def _some(names: Names) -> str:
     more = len(names) - _SHOWN_NODES
-    return ", ".join(names[:_SHOWN_NODES]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(names.first(_SHOWN_NODES)) + (f" and {more} more" if more > 0 else "")
 
 
 def _nodes(count: int) -> str:

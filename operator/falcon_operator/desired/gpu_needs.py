@@ -6,11 +6,12 @@ Nothing here depends on which nodes there are: what a node's labels do to the po
 from __future__ import annotations
 
 import functools
+import json
 from dataclasses import dataclass
 
 from falcon_engine import profiles
 from falcon_engine.ask import Ask, from_intent
-from falcon_engine.fit import least_gpu_gib, visible_gib
+from falcon_engine.fit import least_gpu_gib, least_mib
 from falcon_engine.profiles import Profile, capability
 from falcon_engine.shape import FALCON_H1R_7B
 from falcon_operator.api.engine import Device, Engine
@@ -29,6 +30,7 @@ MOST_SHARERS = 20
 _LARGEST_MIB = 1 << 24
 # What the checkpoint is taken to be until an engine has loaded it.
 _WEIGHTS = "nvfp4"
+_NOTHING_ASKED = Spec()
 
 
 @dataclass(frozen=True)
@@ -81,12 +83,13 @@ def ask_of(spec: Spec, profile: Profile) -> Ask:
 @functools.lru_cache(maxsize=4096)
 def _ask(engine: Engine, gpu: GPU, version: str) -> Ask:
     # Engines that share a GPU are each asked for their share of all of it.
-    return from_intent(intent(Spec(engine=engine, gpu=gpu), ""), profiles.load(version), _WEIGHTS)
+    spec = _NOTHING_ASKED.model_copy(update={"engine": engine, "gpu": gpu})
+    return from_intent(intent(spec, ""), profiles.load(version), _WEIGHTS)
 
 
 @functools.lru_cache(maxsize=4096)
 def _needs(engine: Engine, gpu: GPU, fit: Fit, version: str | None) -> Needs | None:
-    spec = Spec(engine=engine, gpu=gpu, fit=fit)
+    spec = _NOTHING_ASKED.model_copy(update={"engine": engine, "gpu": gpu, "fit": fit})
     count = spec.effective_gpu_count
     if not count and not spec.gpu.claims:
         return None
@@ -113,7 +116,7 @@ def _needs(engine: Engine, gpu: GPU, fit: Fit, version: str | None) -> Needs | N
         capability=min(capability.number(p.fact("minimumCapability")) for p in known),
         native_fp4=spec.gpu.fp4,
         driver=min(int(p.fact("driverFloor")) for p in known),
-        memory_mib=min(_least_mib(p, a, fit is Fit.CLAMP, named is not None) for p, a in zip(known, asks, strict=True)),
+        memory_mib=_least_mib(known, asks, fit is Fit.CLAMP, named is not None),
         memory_asked_mib=asked_mib,
         profile_mib=None if named is None else named * 1024,
         products=spec.gpu.products,
@@ -127,19 +130,19 @@ def _most_sharers(utilization: float, count: int) -> int:
     return 1 if count > 1 else max(1, int(SHARED_UTILIZATION / utilization + 1e-9))
 
 
-def _least_mib(profile: Profile, ask: Ask, clamp: bool, mig: bool) -> int:
+def _least_mib(known: list[Profile], asks: list[Ask], clamp: bool, mig: bool) -> int:
     """The least memory as the label states it, which counts what the driver keeps for itself; 0 where none is enough.
 
     What no GPU can hold is no matter of nodes: the fit says it.
     """
-    least = least_gpu_gib(FALCON_H1R_7B, profile, ask, clamp=clamp)
-    if least >= visible_gib(_LARGEST_MIB, mig=mig):
-        return 0
-    low, high = 0, _LARGEST_MIB
-    while low < high:
-        middle = (low + high) // 2
-        if visible_gib(middle, mig=mig) >= least:
-            high = middle
-        else:
-            low = middle + 1
-    return low
+    # Versions differ in many things and in few of these.
+    unlike = {(_rules(p.file), a): p for p, a in zip(known, asks, strict=True)}
+    least = min(least_gpu_gib(FALCON_H1R_7B, p, a, clamp=clamp) for (_, a), p in unlike.items())
+    found = least_mib(least, mig=mig)
+    return 0 if found is None or found > _LARGEST_MIB else found
+
+
+@functools.cache
+def _rules(file: str) -> str:
+    """What a version's memory depends on; equal where two versions do not differ in it."""
+    return json.dumps(profiles.load(file.removesuffix(".json")).fact("blockRules"), sort_keys=True)
