@@ -1,0 +1,1 @@
+"""The endpoint of one resource: HAProxy between clients and engines."""

@@ -1,0 +1,208 @@
+"""haproxy.cfg of one resource. What each line is for was measured; where it was not, the line's comment says why.
+
+Understood alike by HAProxy 2.6 and 3.x.
+"""
+
+from __future__ import annotations
+
+from falcon_operator.desired.gateway import answers
+from falcon_operator.desired.gateway.answers import Answer
+from falcon_operator.desired.gateway.settings import GatewaySettings, Places, gateway_lua
+
+__all__ = ["GatewaySettings", "Places", "gateway_lua", "haproxy_cfg"]
+
+# A request whose body fits is waited for before it takes an engine's time.
+BUFFER_BYTES = 256 * 1024
+HEADER_BYTES = 32 * 1024
+# Clients of one gateway, held and streaming; the listener for probes and metrics has room beyond.
+CLIENTS = 8000
+# Streams that a reload leaves in the old process may be as long as the longest answer.
+LONGEST_SECONDS = 3600
+
+_POST = "/v1/chat/completions /v1/completions /v1/responses"
+_GET = "/v1/models /health"
+
+
+def haproxy_cfg(settings: GatewaySettings, places: Places | None = None) -> str:
+    """The configuration of one gateway process."""
+    places = places or Places()
+    parts = (
+        _global(settings, places),
+        _resolvers(places),
+        _defaults(settings),
+        _frontend(settings, places),
+        _engines(settings),
+        _successor(places),
+        _metrics(places),
+    )
+    return "\n".join(parts)
+
+
+def _global(settings: GatewaySettings, places: Places) -> str:
+    arguments = {
+        "held": settings.own_held,
+        "hold": settings.hold_seconds,
+        "keys": f"{places.run}/keys" if settings.keys else "",
+        "successor": places.successor,
+    }
+    return f"""\
+global
+  default-path config
+  maxconn {CLIENTS + 200}
+  nbthread 2
+  tune.bufsize {BUFFER_BYTES}
+  log stdout format raw local0 info
+.if version_atleast(3.1-dev0)
+  tune.lua.bool-sample-conversion normal
+.endif
+  lua-load gateway.lua {" ".join(f"{name}={value}" for name, value in arguments.items())}
+  stats socket {places.run}/stats.sock mode 600 level admin
+  # Of a process that a reload replaced: its streams end by themselves. A pod that leaves is ended by its grace period.
+  hard-stop-after {max(LONGEST_SECONDS, settings.drain_seconds)}s
+"""
+
+
+def _resolvers(places: Places) -> str:
+    server = f"nameserver dns {places.nameserver}" if places.nameserver else "parse-resolv-conf"
+    return f"""\
+resolvers cluster
+  {server}
+  # 512 bytes, the default, hold few records.
+  accepted_payload_size 8192
+  resolve_retries 3
+  timeout resolve 500ms
+  timeout retry 500ms
+  hold valid 500ms
+  # An engine that is gone from the answer goes at once; the name itself is gone while none is ready.
+  hold obsolete 0s
+  hold nx 0s
+  # The name server is ill: what is known stays, and /health decides.
+  hold other 1h
+  hold refused 1h
+  hold timeout 1h
+"""
+
+
+def _defaults(settings: GatewaySettings) -> str:
+    own = "\n".join(f"  http-error {answer.config()}" for answer in answers.OWN)
+    return f"""\
+defaults
+  mode http
+  log global
+  option dontlognull
+  log-format "%ci:%cp %ST %{{+Q}}r id=%[var(txn.id)] engine=%s/%si:%sp times=%TR/%Tw/%Tc/%Tr/%Ta bytes=%U/%B end=%tsc"
+  # A request each connection to an engine: no idle one to race with when it drains, none to smuggle a second request into.
+  option http-server-close
+  # A client that hangs up while it waits ends its wait, and what the engine does for it.
+  option abortonclose
+  # Else the kernel may keep small chunks back, up to 200 ms.
+  option http-no-delay
+  # Only what the engine cannot have begun goes to another one.
+  option redispatch 1
+  retries 5
+  retry-on conn-failure
+  timeout connect 1s
+  # A client that stops reading, once what it has not read fills all buffers.
+  timeout client 60s
+  # An answer that is not streamed comes in one piece, after all of it has been computed. An engine that is gone without
+  # a word is noticed by the probes below, in 25 s and whatever it was doing.
+  timeout server {LONGEST_SECONDS}s
+  option srvtcpka
+  srvtcpka-idle 10s
+  srvtcpka-intvl 5s
+  srvtcpka-cnt 3
+  option clitcpka
+  clitcpka-idle 10s
+  clitcpka-intvl 5s
+  clitcpka-cnt 3
+  # Headers, and bodies that fit the buffer.
+  timeout http-request 10s
+  timeout http-keep-alive 60s
+  timeout queue {max(settings.hold_seconds, 1)}s
+{own}
+"""
+
+
+def _frontend(settings: GatewaySettings, places: Places) -> str:
+    key = (
+        f"""
+  http-request lua.key
+  {_return(answers.WRONG_KEY)} unless {{ var(txn.key) -m bool }}"""
+        if settings.keys
+        else ""
+    )
+    return f"""\
+frontend openai
+  # HTTP/1 only: clear-text HTTP/2 is nothing that a client of OpenAI speaks.
+  bind {places.listen} proto h1 tcp-ut 25s
+  maxconn {CLIENTS}
+  http-request set-var(txn.id) uuid()
+  http-request set-var(txn.id) req.fhdr(x-request-id) if {{ req.fhdr(x-request-id) -m reg ^[A-Za-z0-9._-]{{1,128}}$ }}
+  http-after-response set-header X-Request-Id %[var(txn.id)]
+
+  acl posts path {_POST}
+  acl gets path {_GET}
+  acl health path /health
+  {_return(answers.UNKNOWN_PATH)} unless posts or gets
+  {_return(answers.wrong_method("POST"))} if posts !{{ method POST }}
+  {_return(answers.wrong_method("GET, HEAD"))} if gets !{{ method GET HEAD }}
+  http-request return status 200 if health {{ nbsrv(engines) gt 0 }}
+  {_return(answers.NO_ENGINE)} if health{key}
+  {_return(answers.LARGE_HEADER)} if {{ req.hdrs,length gt {HEADER_BYTES} }}
+  {_return(answers.large_body(settings.body_bytes))} if {{ req.hdr_val(content-length) gt {settings.body_bytes} }}
+  http-request wait-for-body time 10s if posts
+  {_return(answers.CHUNKED_BODY)} if posts {{ req.fhdr(transfer-encoding) -m found }} {{ req.body_len gt {BUFFER_BYTES - 2 * HEADER_BYTES} }}
+
+  http-request lua.hold
+  http-request reject if {{ var(txn.wait) -m str gone }}
+  {_return(answers.ALL_FULL)} if {{ var(txn.wait) -m str full }}
+  {_return(answers.NO_ENGINE)} if {{ var(txn.wait) -m str none }}
+  http-request set-header X-Request-Id %[var(txn.id)]
+  http-request set-header X-Forwarded-For %[src]
+  http-request set-header X-Forwarded-Proto http
+  use_backend successor if {{ var(txn.wait) -m str successor }}
+  default_backend engines
+"""
+
+
+def _engines(settings: GatewaySettings) -> str:
+    return f"""\
+backend engines
+  balance leastconn
+  # Neither the client's key nor what is meant for its connection alone goes further.
+{_without("Authorization", "Proxy-Authorization", "Proxy-Connection", "Keep-Alive", "TE", "Trailer", "Upgrade")}
+  option httpchk GET /health
+  timeout check 2s
+  # Its streams are not cut when an engine is marked down: one that drains refuses connections and finishes what it has.
+  default-server check inter 500ms fall 3 rise 1 maxconn {settings.own_per_server}
+  server-template engine {settings.slots} _http._tcp.{settings.host} resolvers cluster resolve-prefer ipv4 init-addr none
+"""
+
+
+def _successor(places: Places) -> str:
+    return f"""\
+# After a reload the old process asks for no names any more: what still waits in it goes to the new one.
+backend successor
+  retries 0
+  server self {places.successor}
+"""
+
+
+def _metrics(places: Places) -> str:
+    return f"""\
+frontend metrics
+  bind {places.metrics} proto h1
+  timeout client 10s
+  http-request return status 200 content-type text/plain string ok if {{ path /healthz }}
+  http-request use-service prometheus-exporter if {{ path /metrics }}
+  http-request use-service lua.held if {{ path /held }}
+  {_return(answers.UNKNOWN_PATH)}
+"""
+
+
+def _return(answer: Answer) -> str:
+    return f"http-request return {answer.config()}"
+
+
+def _without(*headers: str) -> str:
+    return "\n".join(f"  http-request del-header {header}" for header in headers)

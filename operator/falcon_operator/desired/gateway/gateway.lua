@@ -1,0 +1,217 @@
+-- What HAProxy cannot do by itself: compare keys that change while it runs, and keep requests in one fair line until an
+-- engine has room. Loaded with  lua-load gateway.lua held=N hold=SECONDS keys=FILE successor=HOST:PORT
+--
+-- There is one line for "no engine is ready" and for "all are full", first come first served. HAProxy's own queue is not
+-- used: without a server there is none, and 2.6 lets later requests overtake and does not see clients hang up in it.
+-- A request that HAProxy ends (`option abortonclose`) never comes back here, so who waits says until when it will be heard.
+
+local config = { held = 0, hold = 0, keys = "", successor = "" }
+for _, argument in ipairs({ ... }) do
+  local name, value = argument:match("^(%w+)=(.*)$")
+  config[name] = tonumber(value) or value
+end
+
+local function now()
+  local time = core.now()
+  return time.sec + time.usec / 1e6
+end
+
+-- Keys: any line of the file. Digests are compared, so that how long a comparison takes says nothing of the key.
+
+local keys_text, keys_new, keys_count, digests = nil, {}, 0, {}
+
+local function read_keys()
+  local file = io.open(config.keys, "r")
+  if not file then return end
+  local text = file:read("a")
+  file:close()
+  if text == keys_text then return end
+  local found = {}
+  for line in text:gmatch("[^\r\n]+") do
+    local key = line:match("^%s*(.-)%s*$")
+    if key ~= "" then found[#found + 1] = key end
+  end
+  keys_text, keys_new, keys_count = text, found, #found
+end
+
+if config.keys ~= "" then
+  read_keys()
+  core.register_task(function()
+    while true do
+      core.msleep(1000)
+      read_keys()
+    end
+  end)
+end
+
+core.register_action("key", { "http-req" }, function(txn)
+  if keys_new then -- only a request has the converters
+    local fresh = {}
+    for _, key in ipairs(keys_new) do fresh[txn.c:sha2(key, 256)] = true end
+    digests, keys_new = fresh, nil
+  end
+  local sent = txn.http:req_get_headers()["authorization"]
+  if not sent or sent[1] then return end
+  local scheme, key = sent[0]:match("^(%a+) +(%S+)$")
+  if scheme and scheme:lower() == "bearer" then txn:set_var("txn.key", digests[txn.c:sha2(key, 256)] == true) end
+end)
+
+-- The line. waiting[id] = {since, due, peer, gone}; ids from head on wait, in this order.
+
+local waiting, head, last = {}, 1, 0
+local stopping, has_successor = false, false
+local GRACE = 0.2
+
+local function advance()
+  local time = now()
+  while head <= last and (not waiting[head] or time > waiting[head].due) do
+    waiting[head] = nil
+    head = head + 1
+  end
+end
+
+local function alive()
+  local time, count, oldest = now(), 0, nil
+  for id = head, last do
+    local entry = waiting[id]
+    if entry and time <= entry.due then
+      count, oldest = count + 1, oldest or entry.since
+    end
+  end
+  return count, oldest and time - oldest or 0
+end
+
+-- Requests that were let go within the last 10 to 20 ms: HAProxy may not have counted them at an engine yet.
+local slot, in_slot, in_slot_before = 0, 0, 0
+
+local function recent()
+  local current = math.floor(now() * 100)
+  if current ~= slot then
+    in_slot_before = current == slot + 1 and in_slot or 0
+    slot, in_slot = current, 0
+  end
+  return in_slot + in_slot_before
+end
+
+local function free(txn)
+  return txn.f:be_conn_free("engines") - recent()
+end
+
+local function refusal(txn)
+  return txn.f:nbsrv("engines") > 0 and "full" or "none"
+end
+
+-- How /proc/net/tcp writes a client's address; nil for IPv6.
+local function peer_of(txn)
+  local a, b, c, d = (txn.f:src() or ""):match("^(%d+)%.(%d+)%.(%d+)%.(%d+)$")
+  if not a then return nil end
+  local bytes = string.char(tonumber(a), tonumber(b), tonumber(c), tonumber(d))
+  return string.format("%08X:%04X", string.unpack("=I4", bytes), txn.f:src_port())
+end
+
+local function wait(txn, id, entry)
+  while true do
+    advance()
+    local place = id - head
+    if entry.gone then return "gone" end
+    if place < free(txn) then return nil end
+    if stopping then
+      if has_successor then return "successor" end
+      if core.backends["engines"]:get_stats()["act"] == 0 then return "none" end
+    end
+    if now() - entry.since >= config.hold then return refusal(txn) end
+    local pause = place < 32 and 20 or 200
+    entry.due = now() + pause / 1000 + GRACE
+    core.msleep(pause)
+    waiting[id] = entry -- also if the process was too busy to come back in time
+  end
+end
+
+core.register_action("hold", { "http-req" }, function(txn)
+  advance()
+  if head > last and free(txn) > 0 then
+    in_slot = in_slot + 1
+    return
+  end
+  if config.hold == 0 or (last - head + 1 >= config.held and alive() >= config.held) then
+    txn:set_var("txn.wait", refusal(txn))
+    return
+  end
+  last = last + 1
+  local id, entry = last, { since = now(), due = now() + GRACE, peer = peer_of(txn) }
+  waiting[id] = entry
+  local result = wait(txn, id, entry)
+  waiting[id] = nil
+  if result then
+    txn:set_var("txn.wait", result)
+  else
+    recent()
+    in_slot = in_slot + 1
+  end
+end)
+
+-- Clients that hang up while they wait. HAProxy 3.x does not look at a connection whose request it has read, nor does 2.6
+-- where the body is larger than the buffer; the kernel knows. 08: the client has closed; not listed: it has reset.
+
+local missed = {}
+
+local function look_at_clients()
+  local file = io.open("/proc/net/tcp", "r")
+  if not file then return end
+  file:setvbuf("full", 65536)
+  local states = {}
+  while true do
+    local block, rest = file:read(65536, "L")
+    if not block then break end
+    for peer, state in (block .. (rest or "")):gmatch(": %x+:%x+ (%x+:%x+) (%x%x) ") do states[peer] = state end
+    core.yield()
+  end
+  file:close()
+  local missing = {}
+  for id, entry in pairs(waiting) do
+    local state = entry.seen and entry.peer and states[entry.peer]
+    if entry.seen and entry.peer then
+      -- The list is not read in one piece: who is missing once may be there.
+      if state == "08" or (not state and missed[id]) then entry.gone = true end
+      if not state then missing[id] = true end
+    end
+    entry.seen = true -- who came while the list was read is not in it
+  end
+  missed = missing
+end
+
+local function look_for_successor()
+  local host, port = config.successor:match("^(.*):(%d+)$")
+  local socket = core.tcp()
+  socket:settimeout(1)
+  has_successor = host ~= nil and socket:connect(host, tonumber(port)) == 1
+  socket:close()
+end
+
+core.register_task(function()
+  while true do
+    core.msleep(100)
+    advance()
+    if next(waiting) then
+      local start = os.clock()
+      look_at_clients()
+      if not stopping and tonumber(core.get_info()["Stopping"]) == 1 then
+        look_for_successor()
+        stopping = true
+      end
+      core.msleep(math.floor((os.clock() - start) * 20000)) -- at most a twentieth of the time
+    end
+  end
+end)
+
+core.register_service("held", "http", function(applet)
+  local count, oldest = alive()
+  local body = "# TYPE falcon_gateway_held_requests gauge\nfalcon_gateway_held_requests " .. count
+    .. "\n# TYPE falcon_gateway_held_oldest_seconds gauge\nfalcon_gateway_held_oldest_seconds " .. string.format("%.3f", oldest)
+    .. "\n# TYPE falcon_gateway_keys gauge\nfalcon_gateway_keys " .. keys_count .. "\n"
+  applet:set_status(200)
+  applet:add_header("content-type", "text/plain; version=0.0.4")
+  applet:add_header("content-length", tostring(#body))
+  applet:start_response()
+  applet:send(body)
+end)
