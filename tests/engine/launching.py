@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,17 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = 20) -> An
     raise AssertionError(f"not within {seconds} s: {what}")
 
 
+def descendants(pid: int) -> list[int]:
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    found = [pid]
+    for known in found:
+        found += [child for child, parent in parents.items() if parent == known]
+    return found[1:]
+
+
 class Container:
     """What the launcher finds around itself, and the launcher."""
 
@@ -131,7 +142,10 @@ class Container:
             yield process
         finally:
             if process.poll() is None:
-                process.send_signal(signal.SIGKILL)
+                # As a container's end does it: nothing in it outlives its first process.
+                for pid in (*descendants(process.pid), process.pid):
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
                 process.wait()
             output.seek(0)
             self.log = output.read()
