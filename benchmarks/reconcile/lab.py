@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 ACCOUNT = "operator-under-test"
 LABEL = "falcon.benchmark"
 GPUS_A_NODE = 100
+NODE_NAME = "benchmark-{}"
 APPLY = {"Content-Type": "application/apply-patch+yaml"}
 Json = dict[str, Any]
 
@@ -55,7 +56,7 @@ class Lab:
     @contextmanager
     def nodes(self, pods: int) -> Iterator[None]:
         """Nodes with enough fake GPUs for so many pods."""
-        made = [f"benchmark-{number}" for number in range(-(-pods // GPUS_A_NODE))]
+        made = [NODE_NAME.format(number) for number in range(-(-pods // GPUS_A_NODE))]
         for name in made:
             capacity = {"cpu": "2000", "memory": "4Ti", "pods": "110", "nvidia.com/gpu": str(GPUS_A_NODE)}
             body = {
@@ -77,6 +78,13 @@ class Lab:
         finally:
             for name in made:
                 self.api.delete(f"/api/v1/nodes/{name}")
+
+    def gpu_memory(self, mib: str | None) -> None:
+        """Label the first node with its GPU's memory, or take the label away."""
+        path, labels = f"/api/v1/nodes/{NODE_NAME.format(0)}", {"nvidia.com/gpu.memory": mib}
+        patch = {"Content-Type": "application/merge-patch+json"}
+        body = json.dumps({"metadata": {"labels": labels}})
+        self.api.patch(path, content=body, headers=patch).raise_for_status()
 
     def service_account(self, namespace: str, folder: Path) -> Path:
         """A folder as a pod of the operator sees it: token and authority of an account with the chart's rights."""

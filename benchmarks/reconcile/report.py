@@ -32,6 +32,8 @@ def lines(n: Numbers) -> list[Line]:
         Line("one resource: applied to Deployment created, p99", single["deployment_ms"]["p99"], 100, "ms"),
         Line("the same as the benchmark's own watch sees it, p99", single["deployment_seen_ms"]["p99"], None, "ms"),
         Line("one resource: writes until Ready, most", single["writes_until_ready_max"], 5, ""),
+        Line("a node's label changed to its resources' status, p50", n["node_change_s"]["p50"], None, "s"),
+        Line("a node's label changed to its resources' status, p99", n["node_change_s"]["p99"], 1, "s"),
         Line(f"{count} at once: raw writer, last object", raw["object"], None, "s"),
         Line(f"{count} at once: last Deployment", burst["last_deployment_s"], None, "s"),
         Line(f"{count} at once: last Deployment / raw writer", burst["ratio_to_raw"], 1.5, "x"),

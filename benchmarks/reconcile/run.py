@@ -31,6 +31,8 @@ SMALL = 10  # resources at which memory has a target
 READY_SECONDS = 120.0
 ALL_READY_SECONDS = 900.0
 QUIET_SECONDS = 10.0
+NODE_CHANGES = 6
+TOLD_SECONDS = 30.0
 Numbers = dict[str, Any]
 
 
@@ -81,6 +83,8 @@ class Run:
             self._numbers["memory_empty_mb"] = operator.memory()
             self._say(f"{self._options.singles} resources, one after another")
             await self._singles(namespace, session, moments, operator, log)
+            self._say(f"{NODE_CHANGES} changes of a node, which all {self._options.singles} resources tell")
+            await self._node_changes(moments, log)
             self._say(f"{self._options.count} resources at once")
             await self._burst(namespace, session, moments, operator, log)
             self._say(f"{self._options.idle:.0f} s of quiet")
@@ -134,6 +138,18 @@ class Run:
             "writes_until_ready_max": max(writes.values()),
             "writes_by_kind": audit.by_kind(log.writes()),
         }
+
+    async def _node_changes(self, moments: Moments, log: audit.AuditLog) -> None:
+        """A node's GPU becomes too small, and large enough again: from the label's change to each resource's status."""
+        seconds: list[float] = []
+        for number in range(NODE_CHANGES):
+            refused = 1 - number % 2
+            begin = time.monotonic()
+            self._lab.gpu_memory("1024" if refused else None)
+            await moments.until(lambda n=refused: all(c == n for c, _ in moments.refused.values()), TOLD_SECONDS)  # type: ignore[misc]
+            seconds += [since - begin for _, since in moments.refused.values()]
+            await self._quiet(log)
+        self._numbers["node_change_s"] = _spread(seconds)
 
     async def _burst(
         self,

@@ -23,6 +23,8 @@ class Moments:
         self._connection, self._session, self._namespace = connection, session, namespace
         self.deployed: dict[str, float] = {}
         self.ready: dict[str, float] = {}
+        # How many nodes each resource says are refused, and since when it says so.
+        self.refused: dict[str, tuple[int, float]] = {}
         self._changed = asyncio.Condition()
 
     async def watch(self) -> None:
@@ -53,7 +55,10 @@ class Moments:
 
     def _resource(self, body: Json, now: float) -> None:
         status = body.get("status") or {}
+        name, refused = body["metadata"]["name"], len((status.get("nodes") or {}).get("rejected") or ())
+        if self.refused.get(name, (-1, now))[0] != refused:
+            self.refused[name] = refused, now
         if status.get("observedGeneration") != body["metadata"]["generation"]:
             return
         if any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or ()):
-            self.ready.setdefault(body["metadata"]["name"], now)
+            self.ready.setdefault(name, now)
