@@ -5,6 +5,7 @@ Understood alike by HAProxy 2.6 and 3.x.
 
 from __future__ import annotations
 
+from falcon_operator.api import names
 from falcon_operator.desired.gateway import answers
 from falcon_operator.desired.gateway.answers import Answer
 from falcon_operator.desired.gateway.settings import GatewaySettings, Places, gateway_lua
@@ -14,6 +15,8 @@ __all__ = ["GatewaySettings", "Places", "gateway_lua", "haproxy_cfg"]
 # A request whose body fits is waited for before it takes an engine's time.
 BUFFER_BYTES = 256 * 1024
 HEADER_BYTES = 32 * 1024
+# A body whose length is not told before is bounded by what can be counted.
+CHUNKED_BYTES = BUFFER_BYTES - 2 * HEADER_BYTES
 # Clients of one gateway, held and streaming; the listener for probes and metrics has room beyond.
 CLIENTS = 8000
 # Streams that a reload leaves in the old process may be as long as the longest answer.
@@ -39,12 +42,15 @@ def haproxy_cfg(settings: GatewaySettings, places: Places | None = None) -> str:
 
 
 def _global(settings: GatewaySettings, places: Places) -> str:
-    arguments = {
-        "held": settings.own_held,
-        "hold": settings.hold_seconds,
-        "keys": f"{places.run}/keys" if settings.keys else "",
-        "successor": places.successor,
+    # Variables, since 2.6 passes no arguments to a script.
+    told = {
+        "FALCON_HOLD": settings.hold_seconds,
+        "FALCON_HELD": settings.own_held,
+        "FALCON_SUCCESSOR": places.successor,
     }
+    if settings.keys:
+        told["FALCON_KEYS"] = f"{places.run}/keys"
+    variables = "\n".join(f"  setenv {name} {value}" for name, value in told.items())
     return f"""\
 global
   default-path config
@@ -55,7 +61,8 @@ global
 .if version_atleast(3.1-dev0)
   tune.lua.bool-sample-conversion normal
 .endif
-  lua-load gateway.lua {" ".join(f"{name}={value}" for name, value in arguments.items())}
+{variables}
+  lua-load gateway.lua
   stats socket {places.run}/stats.sock mode 600 level admin
   # Of a process that a reload replaced: its streams end by themselves. A pod that leaves is ended by its grace period.
   hard-stop-after {max(LONGEST_SECONDS, settings.drain_seconds)}s
@@ -91,7 +98,7 @@ defaults
   log global
   option dontlognull
   log-format "%ci:%cp %ST %{{+Q}}r id=%[var(txn.id)] engine=%s/%si:%sp times=%TR/%Tw/%Tc/%Tr/%Ta bytes=%U/%B end=%tsc"
-  # A request each connection to an engine: no idle one to race with when it drains, none to smuggle a second request into.
+  # A request each connection to an engine: no idle one to race with when it drains, and nothing to smuggle behind it.
   option http-server-close
   # A client that hangs up while it waits ends its wait, and what the engine does for it.
   option abortonclose
@@ -151,7 +158,8 @@ frontend openai
   {_return(answers.LARGE_HEADER)} if {{ req.hdrs,length gt {HEADER_BYTES} }}
   {_return(answers.large_body(settings.body_bytes))} if {{ req.hdr_val(content-length) gt {settings.body_bytes} }}
   http-request wait-for-body time 10s if posts
-  {_return(answers.CHUNKED_BODY)} if posts {{ req.fhdr(transfer-encoding) -m found }} {{ req.body_len gt {BUFFER_BYTES - 2 * HEADER_BYTES} }}
+  acl chunked req.fhdr(transfer-encoding) -m found
+  {_return(answers.CHUNKED_BODY)} if posts chunked {{ req.body_len gt {CHUNKED_BYTES} }}
 
   http-request lua.hold
   http-request reject if {{ var(txn.wait) -m str gone }}
@@ -173,10 +181,14 @@ backend engines
 {_without("Authorization", "Proxy-Authorization", "Proxy-Connection", "Keep-Alive", "TE", "Trailer", "Upgrade")}
   option httpchk GET /health
   timeout check 2s
-  # Its streams are not cut when an engine is marked down: one that drains refuses connections and finishes what it has.
+  # Streams are not cut when an engine is marked down: one that drains refuses connections and finishes what it has.
   default-server check inter 500ms fall 3 rise 1 maxconn {settings.own_per_server}
-  server-template engine {settings.slots} _http._tcp.{settings.host} resolvers cluster resolve-prefer ipv4 init-addr none
+  server-template engine {settings.slots} {_records(settings)} resolvers cluster resolve-prefer ipv4 init-addr none
 """
+
+
+def _records(settings: GatewaySettings) -> str:
+    return f"_{names.PORT_NAME}._tcp.{settings.host}"
 
 
 def _successor(places: Places) -> str:

@@ -1,15 +1,17 @@
 -- What HAProxy cannot do by itself: compare keys that change while it runs, and keep requests in one fair line until an
--- engine has room. Loaded with  lua-load gateway.lua held=N hold=SECONDS keys=FILE successor=HOST:PORT
+-- engine has room. FALCON_HOLD, FALCON_HELD: seconds and number of requests; FALCON_KEYS: a file, or unset where no key is
+-- asked for; FALCON_SUCCESSOR: where the process that replaces this one after a reload listens.
 --
 -- There is one line for "no engine is ready" and for "all are full", first come first served. HAProxy's own queue is not
 -- used: without a server there is none, and 2.6 lets later requests overtake and does not see clients hang up in it.
 -- A request that HAProxy ends (`option abortonclose`) never comes back here, so who waits says until when it will be heard.
 
-local config = { held = 0, hold = 0, keys = "", successor = "" }
-for _, argument in ipairs({ ... }) do
-  local name, value = argument:match("^(%w+)=(.*)$")
-  config[name] = tonumber(value) or value
-end
+local config = {
+  hold = tonumber(os.getenv("FALCON_HOLD")),
+  held = tonumber(os.getenv("FALCON_HELD")),
+  successor = os.getenv("FALCON_SUCCESSOR"),
+  keys = os.getenv("FALCON_KEYS"),
+}
 
 local function now()
   local time = core.now()
@@ -34,7 +36,7 @@ local function read_keys()
   keys_text, keys_new, keys_count = text, found, #found
 end
 
-if config.keys ~= "" then
+if config.keys then
   read_keys()
   core.register_task(function()
     while true do

@@ -1,0 +1,166 @@
+"""Requests that no engine can take yet: who waits, in which order, for how long, and until when."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+import pytest
+from tests.gateway.conftest import Start, StartEngine
+from tests.gateway.gateway import Connection, until
+
+# What the issue asks for; a client that hangs up is noticed in this time.
+NOTICED = 0.5
+LARGE = "x" * 600_000
+
+
+async def test_requests_wait_for_the_first_engine(start: Start, start_engine: StartEngine) -> None:
+    gateway = await start()
+    asked = [await gateway.ask(str(number), chunks=2) for number in range(5)]
+    await until(partial(gateway.holds, 5))
+    gateway.names.ports = [(await start_engine()).port]
+    for one in asked:
+        assert (await one.answer()).endswith(b"data: [DONE]\n\n")
+        assert one.status == 200
+    assert await gateway.holds(0)
+
+
+async def test_the_line_is_bounded_in_number(start: Start) -> None:
+    gateway = await start(max_held=2)
+    waiting = [await gateway.ask(str(number)) for number in range(2)]
+    await until(partial(gateway.holds, 2))
+    refused = await gateway.ask("one too many")
+    assert (await refused.error())["code"] == "no_engine_ready"
+    assert (refused.status, refused.head.header("retry-after")) == (503, "5")
+    assert await gateway.holds(2)
+    waiting[0].close()
+    await until(partial(gateway.holds, 1))
+
+
+async def test_the_line_is_bounded_in_time(start: Start) -> None:
+    gateway = await start(hold_seconds=1)
+    asked = await gateway.ask()
+    assert (await asked.error())["code"] == "no_engine_ready"
+    assert (asked.status, asked.head.header("retry-after")) == (503, "5")
+
+
+async def test_nothing_is_held_where_nothing_may_be(start: Start) -> None:
+    gateway = await start(hold_seconds=0, max_held=0)
+    asked = await gateway.ask()
+    assert (await asked.error())["code"] == "no_engine_ready"
+
+
+async def test_busy_engines_answer_429_when_the_line_is_full(start: Start, start_engine: StartEngine) -> None:
+    gateway = await start(per_server=1, max_held=1)
+    engine = await start_engine(automatic=False)
+    gateway.names.ports = [engine.port]
+    await gateway.ask("runs")
+    await until(lambda: len(engine.taken) == 1)
+    await gateway.ask("waits")
+    await until(partial(gateway.holds, 1))
+    refused = await gateway.ask("refused")
+    assert (await refused.error())["code"] == "engines_busy"
+    assert (refused.status, refused.head.header("retry-after")) == (429, "5")
+
+
+async def test_busy_engines_answer_429_when_the_wait_is_over(start: Start, start_engine: StartEngine) -> None:
+    gateway = await start(per_server=1, hold_seconds=1)
+    engine = await start_engine(automatic=False)
+    gateway.names.ports = [engine.port]
+    await gateway.ask("runs")
+    await until(lambda: len(engine.taken) == 1)
+    refused = await gateway.ask("waits")
+    assert (await refused.error())["code"] == "engines_busy"
+    assert refused.status == 429
+
+
+async def test_nobody_overtakes_and_no_engine_gets_more_than_its_share(
+    start: Start, start_engine: StartEngine
+) -> None:
+    gateway = await start(per_server=2)
+    first, second = await start_engine(automatic=False), await start_engine(automatic=False)
+    gateway.names.ports = [first.port]
+    await until(partial(gateway.knows, 1))
+    asked: list[Connection] = []
+    for number in range(40):
+        asked.append(await gateway.ask(str(number)))
+        await until(lambda: gateway.holds(max(0, len(asked) - 2)))
+    gateway.names.ports = [first.port, second.port]
+    order: list[str] = []
+    most = 0
+    for _ in range(40):
+        await until(lambda: any(not taken.done.is_set() for taken in (*first.taken, *second.taken)))
+        for engine in (first, second):
+            running = [taken for taken in engine.taken if not taken.done.is_set()]
+            most = max(most, len(running))
+            for taken in running[:1]:
+                order.append(taken.name)
+                taken.release()
+                await until(taken.done.is_set)
+        if len(order) == 40:
+            break
+    assert most == 2
+    assert second.taken, "the second engine took none"
+    # two engines that finish at once give their room away in one moment
+    positions = [int(name) for name in order]
+    assert sorted(positions) == list(range(40))
+    for engine in (first, second):
+        names = [int(taken.name) for taken in engine.taken]
+        assert names == sorted(names), "a later request overtook"
+    for one in asked:
+        assert (await one.answer()).endswith(b"[DONE]\n\n")
+
+
+@pytest.mark.parametrize("body", ["", LARGE], ids=["small", "larger than the buffer"])
+@pytest.mark.parametrize("end", [Connection.close, Connection.reset], ids=["closed", "reset"])
+@pytest.mark.parametrize("busy", [False, True], ids=["none ready", "all full"])
+async def test_who_hangs_up_while_waiting_is_gone_from_the_line(
+    start: Start, start_engine: StartEngine, body: str, end: object, busy: bool
+) -> None:
+    gateway = await start(per_server=1)
+    engine = await start_engine(automatic=False)
+    if busy:
+        gateway.names.ports = [engine.port]
+        await gateway.ask("runs")
+        await until(lambda: len(engine.taken) == 1)
+    gone = [await gateway.ask(f"gone {number}", pad=body) for number in range(3)]
+    await until(partial(gateway.holds, 3))
+    stays = await gateway.ask("stays")
+    await until(partial(gateway.holds, 4))
+    for one in gone:
+        assert callable(end)
+        end(one)
+    assert await until(partial(gateway.holds, 1)) < NOTICED
+    gateway.names.ports = [engine.port]
+    for taken in list(engine.taken):
+        taken.release()
+    await until(lambda: engine.taken[-1:] != [] and engine.taken[-1].name == "stays")
+    engine.taken[-1].release()
+    assert (await stays.answer()).endswith(b"[DONE]\n\n")
+    assert [taken.name for taken in engine.taken] == (["runs"] if busy else []) + ["stays"]
+
+
+async def test_who_hangs_up_while_streaming_frees_the_engine(start: Start, start_engine: StartEngine) -> None:
+    gateway = await start(per_server=1)
+    engine = await start_engine(automatic=False)
+    gateway.names.ports = [engine.port]
+    for end in (Connection.close, Connection.reset):
+        for chunks in (0, 1):
+            asked = await gateway.ask("gone", chunks=9)
+            await until(lambda: bool(engine.taken) and not engine.taken[-1].aborted.is_set())
+            if chunks:
+                engine.taken[-1].more.release()
+                await asked.begin()
+                await asked.chunk()
+            end(asked)
+            assert await until(engine.taken[-1].aborted.is_set) < NOTICED
+    assert engine.connections <= 1  # a health check may be there
+
+
+async def test_a_long_line_costs_little_and_loses_nobody(start: Start, start_engine: StartEngine) -> None:
+    gateway = await start(max_held=1000)
+    asked = [await gateway.ask(str(number)) for number in range(1000)]
+    await until(partial(gateway.holds, 1000))
+    gateway.names.ports = [(await start_engine()).port]
+    answers = await asyncio.gather(*(one.answer() for one in asked))
+    assert all(answer.endswith(b"[DONE]\n\n") for answer in answers)
