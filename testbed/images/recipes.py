@@ -17,6 +17,7 @@ from .buildah import Buildah
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 _VLLM = "testbed/images/vllm-cpu"
+_FAKE = "testbed/images/fake-engine"
 _IGNORED = ("__pycache__", ".mypy_cache", ".ruff_cache")
 
 
@@ -66,6 +67,23 @@ IMAGES = {
             needs=(("BASE", "vllm-cpu"), ("MODEL", "tiny-model")),
             below="vllm-cpu",
             tag="v0.32.0",
+        ),
+        Image(
+            "fake-engine",
+            f"{_FAKE}/Dockerfile",
+            (
+                *("operator/falcon_engine", "tests/load/engine", "tests/load/wire.py"),
+                *("tests/engine/vllm_arguments.py", f"{_FAKE}/install.py"),
+            ),
+            needs=(("BASE", "base"),),
+            tag="v0.32.0",
+        ),
+        Image(
+            "fake-engine-older",
+            f"{_FAKE}/older.Dockerfile",
+            needs=(("BASE", "fake-engine"),),
+            below="fake-engine",
+            tag="v0.26.0",
         ),
     )
 }
