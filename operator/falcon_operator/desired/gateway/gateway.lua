@@ -116,13 +116,15 @@ local function wait(txn, id, entry)
     advance()
     local place = id - head
     if entry.gone then return "gone" end
-    if place < free(txn) then return nil end
+    local room = free(txn)
+    if place == 0 and room > 0 then return nil end
     if stopping then
       if has_successor then return "successor" end
       if core.backends["engines"]:get_stats()["act"] == 0 then return "none" end
     end
     if now() - entry.since >= config.hold then return refusal(txn) end
-    local pause = place < 32 and 20 or 200
+    -- Only the oldest goes. Those that have room too follow a millisecond apart, in their order.
+    local pause = place < room and math.min(1 + place, 200) or place < 32 and 20 or 200
     entry.due = now() + pause / 1000 + GRACE
     core.msleep(pause)
     waiting[id] = entry -- also if the process was too busy to come back in time
@@ -152,9 +154,10 @@ core.register_action("hold", { "http-req" }, function(txn)
   end
 end)
 
--- Clients that hang up while they wait. HAProxy 3.x does not look at a connection whose request it has read, nor does 2.6
--- where the body is larger than the buffer; the kernel knows. 08: the client has closed; not listed: it has reset.
+-- Clients that hang up while they wait. HAProxy 3.x does not look at a connection whose request it has read before it
+-- looks for a server, nor does 2.6 where the body is larger than the buffer; the kernel knows.
 
+local CLOSED = "08" -- by the client; one that has reset its connection is not listed any more
 local missed = {}
 
 local function look_at_clients()
@@ -171,13 +174,10 @@ local function look_at_clients()
   file:close()
   local missing = {}
   for id, entry in pairs(waiting) do
-    local state = entry.seen and entry.peer and states[entry.peer]
-    if entry.seen and entry.peer then
-      -- The list is not read in one piece: who is missing once may be there.
-      if state == "08" or (not state and missed[id]) then entry.gone = true end
-      if not state then missing[id] = true end
-    end
-    entry.seen = true -- who came while the list was read is not in it
+    local state = entry.peer and states[entry.peer]
+    -- The list is not read in one piece, and who came meanwhile is not in it: missing once says nothing.
+    if state == CLOSED or (entry.peer and not state and missed[id]) then entry.gone, entry.due = true, 0 end
+    missing[id] = not state
   end
   missed = missing
 end
@@ -192,7 +192,7 @@ end
 
 core.register_task(function()
   while true do
-    core.msleep(100)
+    core.msleep(60)
     advance()
     if next(waiting) then
       local start = os.clock()
@@ -201,7 +201,7 @@ core.register_task(function()
         look_for_successor()
         stopping = true
       end
-      core.msleep(math.floor((os.clock() - start) * 20000)) -- at most a twentieth of the time
+      core.msleep(math.floor((os.clock() - start) * 4000)) -- at most a fifth of one thread, whatever the list's length
     end
   end
 end)
