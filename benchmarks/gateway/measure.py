@@ -13,8 +13,9 @@ from typing import Any
 
 from tests.gateway.gateway import Connection, Gateway, until
 from tests.load.client import Ask, Client, Outcome
+from tests.load.clients import Clients
 
-from benchmarks.gateway.processes import Load, cpu, engine, memory
+from benchmarks.gateway.processes import cpu, engine, memory
 from benchmarks.gateway.proxies import PLENTY, Proxy, nginx, proxy_of, the_gateway
 
 Numbers = dict[str, Any]
@@ -41,7 +42,7 @@ async def _one_rate(proxy: Proxy, rate: int, seconds: float) -> Numbers:
     tokens = int(seconds / pace)
     before, begun = cpu(proxy.pid) if proxy.pid else 0.0, time.monotonic()
     group = {"clients": STREAMS, "count": 1, "ramp": pace, "ask": {"tokens": tokens, "pace": pace}}
-    tally = await (await Load.begin([f"127.0.0.1:{proxy.port}"], group)).end()
+    tally = await (await Clients.begin([f"127.0.0.1:{proxy.port}"], group)).end()
     took = time.monotonic() - begun
     used = (cpu(proxy.pid) - before) if proxy.pid else 0.0
     if tally["ok"] != STREAMS:
@@ -81,9 +82,9 @@ async def open_streams(folder: Path, count: int) -> Numbers:
         assert pid is not None
         empty = memory(pid)
         group = {"clients": count, "count": 1, "ramp": 15.0, "ask": {"tokens": 8, "pace": 5.0}}
-        load = await Load.begin([f"127.0.0.1:{running.port}"], group)
+        clients = await Clients.begin([f"127.0.0.1:{running.port}"], group)
         most, largest, at_most = 0.0, 0.0, 0
-        ended = asyncio.create_task(load.end())
+        ended = asyncio.create_task(clients.end())
         while not ended.done():
             # Only what is in full counts: all are open at once.
             most, largest = max(most, memory(pid)[0]), max(largest, memory(pid)[1])
@@ -184,6 +185,6 @@ async def held_back(folder: Path, streams: int, tokens: int) -> Numbers:
     found: Numbers = {}
     async with engine() as port, the_gateway(folder, [port], per_server=PLENTY) as running:
         for name, where in (("direct", port), ("gateway", running.port)):
-            tally = await (await Load.begin([f"127.0.0.1:{where}"], group)).end()
+            tally = await (await Clients.begin([f"127.0.0.1:{where}"], group)).end()
             found[name] = {f"{part}_ms": tally[f"lag_{part}"] * 1e3 for part in ("p50", "p99", "max")}
     return found

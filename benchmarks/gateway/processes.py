@@ -1,67 +1,30 @@
-"""Processes of a run: engines, loads, and what a tree of processes has used."""
+"""Engines in processes of their own, and what a tree of processes has used."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).parents[2]
 _TICK = os.sysconf("SC_CLK_TCK")
 
 
-async def _python(*arguments: str) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", *arguments, stdout=asyncio.subprocess.PIPE, cwd=ROOT, limit=2**24
-    )
-
-
 @contextlib.asynccontextmanager
 async def engine(*options: str) -> AsyncIterator[int]:
     """A fake engine in a process of its own, by its port."""
-    process = await _python("benchmarks.gateway.engine", *options)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "benchmarks.gateway.engine", *options), stdout=asyncio.subprocess.PIPE, cwd=ROOT
+    )
     assert process.stdout is not None
     try:
         yield int(await process.stdout.readline())
     finally:
         process.terminate()
         await process.wait()
-
-
-class Load:
-    """Clients in a process of their own, from the moment on that they begin."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-
-    @staticmethod
-    async def begin(addresses: list[str], *groups: dict[str, Any], seconds: float | None = None) -> Load:
-        """Begin to ask; it returns once the first request goes out."""
-        options = [word for group in groups for word in ("--group", json.dumps(group))]
-        if seconds is not None:
-            options += ["--seconds", str(seconds)]
-        process = await _python("tests.load.run", *addresses, *options)
-        assert process.stdout is not None
-        if await process.stdout.readline() != b"begun\n":
-            raise RuntimeError("the clients did not begin")
-        return Load(process)
-
-    async def end(self) -> dict[str, Any]:
-        """Wait for the last stream; returns the tally."""
-        assert self._process.stdout is not None
-        numbers: dict[str, Any] = json.loads(await self._process.stdout.readline())
-        await self._process.wait()
-        return numbers
-
-    def stop(self) -> None:
-        """Ask for nothing new; what is open is still waited for."""
-        if self._process.returncode is None:
-            self._process.terminate()
 
 
 def tree(pid: int) -> list[int]:

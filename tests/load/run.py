@@ -1,6 +1,6 @@
 """`python -m tests.load.run`: keeps streams open for a while and prints what came of them, as one JSON object.
 
-SIGTERM ends the sending; what is open is still waited for.
+SIGTERM ends the sending, once there were as many requests as there have to be; what is open is still waited for.
 """
 
 from __future__ import annotations
@@ -38,14 +38,20 @@ class Group:
 class Load:
     """Several groups against the same endpoint, until it is told to stop."""
 
-    def __init__(self, addresses: list[tuple[str, int]], groups: list[Group]) -> None:
-        self._addresses, self._groups = addresses, groups
+    def __init__(self, addresses: list[tuple[str, int]], groups: list[Group], least: int = 0) -> None:
+        self._addresses, self._groups, self._least = addresses, groups, least
         self.tally = Tally()
         self._stopped = asyncio.Event()
+        self._asked_to_stop = False
 
     def stop(self) -> None:
-        """Ask for nothing new."""
-        self._stopped.set()
+        """Ask for nothing new, from the least number of requests on."""
+        self._asked_to_stop = True
+        self._stop_if_enough()
+
+    def _stop_if_enough(self) -> None:
+        if self._asked_to_stop and self.tally.requests >= self._least:
+            self._stopped.set()
 
     async def run(self) -> Tally:
         """Until all streams have ended; nothing but `stop`, or the groups' counts, ends it."""
@@ -62,6 +68,7 @@ class Load:
         asked = 0
         while not self._stopped.is_set() and (group.count is None or asked < group.count):
             self.tally.add(await client.ask(group.ask))
+            self._stop_if_enough()
             asked += 1
             await self._pause(group.rest)
         client.close()
@@ -92,7 +99,7 @@ async def _main(options: argparse.Namespace, begun: Callable[[], None]) -> Tally
     for text in options.address:
         host, _, port = text.rpartition(":")
         addresses.append((host, int(port)))
-    load = Load(addresses, options.group)
+    load = Load(addresses, options.group, options.least)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, load.stop)
     if options.seconds is not None:
@@ -107,6 +114,7 @@ def main() -> int:
     parser.add_argument("address", nargs="+", metavar="HOST:PORT", help="endpoints, used in turn")
     parser.add_argument("--group", action="append", type=group_of, required=True, help="a group of clients, as JSON")
     parser.add_argument("--seconds", type=float, help="ask for nothing new after so long (default: until SIGTERM)")
+    parser.add_argument("--least", type=int, default=0, help="requests before anything may end it (default 0)")
     options = parser.parse_args()
     files_for(sum(group.clients for group in options.group))
     gc.disable()  # nothing here makes cycles in number, and its pauses would be measured as the endpoint's

@@ -51,6 +51,7 @@ class Process:
         while not self._terminated.is_set():
             if core.returncode is not None:
                 say("EngineDeadError: EngineCore encountered an issue.")
+                server.close()  # refused within 0.2 s, as was seen
                 self.engine.fail()
                 await asyncio.sleep(DEATH_SECONDS)
                 return 0

@@ -1,0 +1,1 @@
+"""What rollouts, drains and failures cost clients that stream: requests failed, streams cut, time held."""
