@@ -4,7 +4,7 @@ SHELL := /bin/bash
 export UV_PYTHON_DOWNLOADS := never
 RUN := .venv/bin
 
-.PHONY: help demo test lint crds down bench-reconcile bench-gate clean
+.PHONY: help demo test lint crds down bench-reconcile bench-gate bench-gateway bench-loss clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -31,6 +31,12 @@ bench-reconcile: .venv/ready ## latency, writes and memory of the operator on th
 
 bench-gate: .venv/ready ## time to say which of 1,000 nodes can run an engine, and what it holds there
 	@benchmarks/run gate
+
+bench-gateway: .venv/ready ## the gateway on loopback: CPU of a chunk, first token, memory, hang-ups, overtakings
+	@benchmarks/run gateway
+
+bench-loss: .venv/ready ## what rollouts, drains and failures cost clients that stream; SCENARIO="rollout node-drain" for some
+	@benchmarks/run loss $(SCENARIO)
 
 down: ## stop the cluster and leave nothing behind
 	@testbed/down

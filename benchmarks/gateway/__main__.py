@@ -29,6 +29,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=12, help="of streaming in each round (default 12)")
     parser.add_argument("--rounds", type=int, default=3, help="of which the middle one counts (default 3)")
     parser.add_argument("--requests", type=int, default=300, help="for the first token (default 300)")
+    parser.add_argument("--newer", action="store_true", help="HAProxy of a newer Debian, not the machine's own")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here, too")
     return parser.parse_args()
 
@@ -36,18 +37,20 @@ def _options() -> argparse.Namespace:
 async def _measure(options: argparse.Namespace, folder: Path) -> Numbers:
     parts = options.part or PARTS
     found: Numbers = {}
+    haproxy = haproxies.newer() if options.newer else haproxies.installed()
+    print(f"HAProxy {'.'.join(map(str, haproxy.version))}, its whole tree of processes", flush=True)
     if "chunks" in parts:
-        found["chunks"] = await measure.chunks(folder / "chunks", RATE, options.seconds, options.rounds)
+        found["chunks"] = await measure.chunks(haproxy, folder / "chunks", RATE, options.seconds, options.rounds)
     if "first" in parts:
-        found["first"] = await measure.first_token(folder / "first", options.requests)
+        found["first"] = await measure.first_token(haproxy, folder / "first", options.requests)
     if "held-back" in parts:
-        found["held-back"] = await measure.held_back(folder / "held-back", 10, 200)
+        found["held-back"] = await measure.held_back(haproxy, folder / "held-back", 10, 200)
     if "open" in parts:
-        found["open"] = await measure.open_streams(folder / "open", OPEN)
+        found["open"] = await measure.open_streams(haproxy, folder / "open", OPEN)
     if "hang-ups" in parts:
-        found["hang-ups"] = await measure.hang_ups(folder / "hang-ups", 10)
+        found["hang-ups"] = await measure.hang_ups(haproxy, folder / "hang-ups", 10)
     if "overtakings" in parts:
-        found["overtakings"] = await measure.overtakings(folder / "overtakings", 60)
+        found["overtakings"] = await measure.overtakings(haproxy, folder / "overtakings", 60)
     return found
 
 
@@ -89,8 +92,6 @@ def main() -> int:
     """Measure, print, and say by the exit status whether everything is as promised."""
     options = _options()
     files_for(OPEN * 4)
-    version = haproxies.installed().version
-    print(f"HAProxy {version[0]}.{version[1]}, its whole tree of processes", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         found = asyncio.run(_measure(options, Path(folder)))
     told = list(lines(found))

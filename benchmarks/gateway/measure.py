@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.gateway.gateway import Connection, Gateway, until
+from tests.gateway.haproxies import HAProxy
 from tests.load.client import Ask, Client, Outcome
 from tests.load.clients import Clients
 
@@ -23,12 +24,16 @@ STREAMS = 100
 LONG_STREAM = 60_000
 
 
-async def chunks(folder: Path, rate: int, seconds: float, rounds: int) -> Numbers:
+async def chunks(haproxy: HAProxy, folder: Path, rate: int, seconds: float, rounds: int) -> Numbers:
     """CPU of a streamed chunk at `rate` chunks a second: direct, through the gateway, through nginx, in turn.
 
     CPU is of the whole tree of processes, from before the first request to after the last token.
     """
-    async with engine() as port, the_gateway(folder / "gateway", [port]) as running, nginx(folder / "nginx", port) as n:
+    async with (
+        engine() as port,
+        the_gateway(haproxy, folder / "gateway", [port]) as running,
+        nginx(folder / "nginx", port) as n,
+    ):
         proxies = [Proxy("direct", port, None), proxy_of(running), *([n] if n else [])]
         seen: dict[str, list[Numbers]] = {proxy.name: [] for proxy in proxies}
         for _ in range(rounds):
@@ -59,9 +64,9 @@ def _middle(found: list[Numbers]) -> Numbers:
     return {key: statistics.median(one[key] for one in found) for key in found[0]}
 
 
-async def first_token(folder: Path, requests: int) -> Numbers:
+async def first_token(haproxy: HAProxy, folder: Path, requests: int) -> Numbers:
     """Milliseconds to the first token of single requests, direct and through the gateway in turn."""
-    async with engine() as port, the_gateway(folder, [port]) as running:
+    async with engine() as port, the_gateway(haproxy, folder, [port]) as running:
         clients = {"direct": Client("127.0.0.1", port), "gateway": Client("127.0.0.1", running.port)}
         seen: dict[str, list[float]] = {name: [] for name in clients}
         for _ in range(requests):
@@ -75,9 +80,9 @@ async def first_token(folder: Path, requests: int) -> Numbers:
     }
 
 
-async def open_streams(folder: Path, count: int) -> Numbers:
+async def open_streams(haproxy: HAProxy, folder: Path, count: int) -> Numbers:
     """Memory of the gateway with so many streams open, each with a chunk every 5 s."""
-    async with engine() as port, the_gateway(folder, [port]) as running:
+    async with engine() as port, the_gateway(haproxy, folder, [port]) as running:
         pid = proxy_of(running).pid
         assert pid is not None
         empty = memory(pid)
@@ -108,17 +113,17 @@ async def sessions(running: Gateway) -> int:
     return int(line.split()[-1])
 
 
-async def hang_ups(folder: Path, clients: int) -> Numbers:
+async def hang_ups(haproxy: HAProxy, folder: Path, clients: int) -> Numbers:
     """Seconds from the hang-up of some clients until the gateway, or the engine, has nothing of them any more."""
     found: Numbers = {}
     endings: dict[str, Callable[[Connection], None]] = {"FIN": Connection.close, "RST": Connection.reset}
-    async with the_gateway(folder / "held", []) as running:
+    async with the_gateway(haproxy, folder / "held", []) as running:
         for name, end in endings.items():
             asked = [await running.ask(str(n)) for n in range(clients)]
             await until(partial(running.holds, clients))
             await until(partial(_only, running, clients))
             found[f"held, {name}"] = await _gone(asked, end, partial(_only, running, 0))
-    async with engine() as port, the_gateway(folder / "full", [port], per_server=1) as running:
+    async with engine() as port, the_gateway(haproxy, folder / "full", [port], per_server=1) as running:
         for name, end in endings.items():
             first = await running.ask(model=MODEL, max_tokens=LONG_STREAM, stream=True, vllm_xargs={"pace": 0.1})
             await first.begin()
@@ -154,13 +159,13 @@ async def _idle(port: int) -> bool:
     return float(line.split()[-1]) == 0
 
 
-async def overtakings(folder: Path, requests: int) -> Numbers:
+async def overtakings(haproxy: HAProxy, folder: Path, requests: int) -> Numbers:
     """Pairs of requests of which the later one got its first token more than 50 ms before the earlier one.
 
     One engine takes four at a time, each for a second; twice as many come. After a third of them a second engine comes.
     """
     pace, tokens, every = 0.05, 20, 0.125
-    async with engine() as one, engine() as two, the_gateway(folder, [one], per_server=4) as running:
+    async with engine() as one, engine() as two, the_gateway(haproxy, folder, [one], per_server=4) as running:
         asking: list[asyncio.Task[Outcome]] = []
         for number in range(requests):
             if number == requests // 3:
@@ -179,11 +184,11 @@ async def overtakings(folder: Path, requests: int) -> Numbers:
     }
 
 
-async def held_back(folder: Path, streams: int, tokens: int) -> Numbers:
+async def held_back(haproxy: HAProxy, folder: Path, streams: int, tokens: int) -> Numbers:
     """How late the chunks of few slow streams come, direct and through the gateway: each is alone in its packet."""
     group = {"clients": streams, "count": 1, "ramp": 0.5, "ask": {"tokens": tokens, "pace": 0.05}}
     found: Numbers = {}
-    async with engine() as port, the_gateway(folder, [port], per_server=PLENTY) as running:
+    async with engine() as port, the_gateway(haproxy, folder, [port], per_server=PLENTY) as running:
         for name, where in (("direct", port), ("gateway", running.port)):
             tally = await (await Clients.begin([f"127.0.0.1:{where}"], group)).end()
             found[name] = {f"{part}_ms": tally[f"lag_{part}"] * 1e3 for part in ("p50", "p99", "max")}

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from testbed.lab.layout import layout
 from testbed.lab.lock import alone
-from tests.gateway import gateway, haproxies
+from tests.gateway import gateway
 from tests.gateway.gateway import Gateway, until
+from tests.gateway.haproxies import HAProxy
 from tests.unit.ports import free_port
 
 # Enough for every stream of a run at one engine.
@@ -59,10 +60,12 @@ class Proxy:
 
 
 @contextlib.asynccontextmanager
-async def the_gateway(folder: Path, engines: list[int], **changes: int | bool) -> AsyncIterator[Gateway]:
+async def the_gateway(
+    haproxy: HAProxy, folder: Path, engines: list[int], **changes: int | bool
+) -> AsyncIterator[Gateway]:
     """The gateway as its image starts it, knowing these engines."""
     given = gateway.settings(**{"per_server": PLENTY, "max_held": 512, **changes})
-    async with gateway.running(haproxies.installed(), folder, given) as running:
+    async with gateway.running(haproxy, folder, given) as running:
         running.names.ports = engines
         await until(lambda: running.knows(len(engines)))
         yield running

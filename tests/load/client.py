@@ -132,7 +132,7 @@ class Connection(asyncio.BufferedProtocol):
     def _take(self, piece: bytes) -> None:
         assert self._message is not None
         assert self._stream is not None
-        if self._message.status == 200:
+        if self._message.start.startswith("HTTP/1.1 200 "):
             self._stream.feed(piece, time.monotonic())
         else:
             self._text += piece
@@ -238,6 +238,9 @@ def judge(outcome: Outcome, connection: Connection, stream: Stream) -> None:
     if answer.headed:
         outcome.server = answer.headers.get("x-engine", "")
     if outcome.kind != "ok":
+        return
+    if isinstance(connection.broken, WireError):
+        outcome.kind, outcome.detail = WRONG, str(connection.broken)
         return
     if not answer.headed:
         outcome.kind, outcome.detail = CONNECT, f"closed before an answer: {connection.broken!r}"
