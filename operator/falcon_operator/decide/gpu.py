@@ -5,6 +5,7 @@ What is refused here is what `desired.affinity` and the scheduler refuse, no mor
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
@@ -113,8 +114,8 @@ class Judgement:
 
     def rejected(self, most: int) -> list[Rejected]:
         """The first refused nodes by name, each with its reason."""
-        first = sorted([(name, reason) for reason, nodes in self.refusals for name in nodes.first(most)])
-        return [Rejected(name, reason) for name, reason in first[:most]]
+        first = [(name, reason) for reason, nodes in self.refusals for name in nodes.first(most)]
+        return [Rejected(name, reason) for name, reason in heapq.nsmallest(most, first)]
 
 
 def judge(spec: Spec, profile: Profile | None, node: NodeFacts) -> NodeVerdict:

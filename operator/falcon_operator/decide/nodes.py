@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
@@ -43,7 +44,7 @@ class NodeFacts:
             ),
         )
 
-    @property
+    @functools.cached_property
     def has_gpus(self) -> bool:
         """Whether anything of the node speaks of NVIDIA's GPUs."""
         return any(k.startswith(DOMAIN) for k in self.labels) or any(k.startswith(DOMAIN) for k in self.allocatable)
@@ -52,17 +53,22 @@ class NodeFacts:
 class Names:
     """Names of nodes in their order, from several sorted lists, which are merged only as far as somebody looks."""
 
-    __slots__ = ("_count", "_first", "_lists")
+    __slots__ = ("_count", "_first", "_lists", "_merged")
 
     def __init__(self, *lists: tuple[str, ...]) -> None:
-        self._lists, self._first = lists, dict[int, tuple[str, ...]]()
+        self._lists = lists
         self._count = sum(map(len, lists))
+        # As many as somebody has looked at.
+        self._first: tuple[str, ...] = ()
+        self._merged = 0
 
     def first(self, most: int) -> tuple[str, ...]:
         """The first of them."""
-        if most not in self._first:
-            self._first[most] = tuple(sorted(chain.from_iterable(names[:most] for names in self._lists))[:most])
-        return self._first[most]
+        if most > self._merged:
+            lists = self._lists
+            first = lists[0] if len(lists) == 1 else sorted(chain.from_iterable(names[:most] for names in lists))
+            self._first, self._merged = tuple(first[:most]), most
+        return self._first[:most]
 
     def __len__(self) -> int:
         return self._count
