@@ -25,6 +25,7 @@ LABEL_LAUNCHER = f"{GROUP}/launcher"
 APP_NAME = "falcon-nvfp4"
 OPERATOR_NAME = "falcon-operator"
 COMPONENT_ENGINE = "engine"
+COMPONENT_GATEWAY = "gateway"
 
 ANNOTATION_APPLIED = f"{GROUP}/applied"
 ANNOTATION_REVISION = f"{GROUP}/revision"
@@ -43,7 +44,10 @@ ENGINE_PORT = 8000
 LAUNCHER_PORT_NAME = "launcher"
 LAUNCHER_PORT = 8001
 SERVICE_PORT = 80
+GATEWAY_CONTAINER = "gateway"
 GATEWAY_PORT = 8080
+# Metrics, held requests, and the health of the process itself.
+GATEWAY_METRICS_PORT_NAME = "metrics"
 GATEWAY_METRICS_PORT = 8404
 
 LAUNCHER_KEY = "launch.pyz"
@@ -60,10 +64,16 @@ def selector_string(name: str) -> str:
     return ",".join(f"{key}={value}" for key, value in sorted(selector_labels(name).items()))
 
 
-def child_labels(name: str, uid: str) -> dict[str, str]:
+def gateway_selector_labels(name: str) -> dict[str, str]:
+    """The labels that select a resource's gateway pods."""
+    return {LABEL_NAME: APP_NAME, LABEL_INSTANCE: name, LABEL_COMPONENT: COMPONENT_GATEWAY}
+
+
+def child_labels(name: str, uid: str, component: str = COMPONENT_ENGINE) -> dict[str, str]:
     """The labels on every child of one resource."""
     return {
         **selector_labels(name),
+        LABEL_COMPONENT: component,
         LABEL_PART_OF: OPERATOR_NAME,
         LABEL_MANAGED_BY: OPERATOR_NAME,
         LABEL_UID: uid,
@@ -88,6 +98,11 @@ def service_name(name: str) -> str:
 def engines_service_name(name: str) -> str:
     """The headless Service that names every engine pod."""
     return f"{name}-engines"
+
+
+def gateway_name(name: str) -> str:
+    """The gateway's Deployment, ConfigMap, PodDisruptionBudget and NetworkPolicy."""
+    return f"{name}-gateway"
 
 
 def revision_name(name: str, revision: str) -> str:
