@@ -142,10 +142,11 @@ class Run:
     async def _node_changes(self, moments: Moments, log: audit.AuditLog) -> None:
         """A node's GPU becomes too small, and large enough again: from the label's change to each resource's status."""
         seconds: list[float] = []
+        others = max(count for count, _ in moments.refused.values())  # nodes that are not the benchmark's
         for number in range(NODE_CHANGES):
-            refused = 1 - number % 2
-            begin = time.monotonic()
-            self._lab.gpu_memory("1024" if refused else None)
+            small = number % 2 == 0
+            refused, begin = others + small, time.monotonic()
+            self._lab.gpu_memory("1024" if small else None)
             await moments.until(lambda n=refused: all(c == n for c, _ in moments.refused.values()), TOLD_SECONDS)  # type: ignore[misc]
             seconds += [since - begin for _, since in moments.refused.values()]
             await self._quiet(log)
