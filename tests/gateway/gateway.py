@@ -98,6 +98,13 @@ class Connection:
     async def chunk(self) -> bytes:
         return await asyncio.wait_for(read_chunk(self.reader), 60)
 
+    async def rest(self) -> bytes:
+        """Read a streamed answer to its end, however its chunks are cut."""
+        parts = []
+        while part := await self.chunk():
+            parts.append(part)
+        return b"".join(parts)
+
     def reset(self) -> None:
         """End it as a client that died does."""
         self.writer.transport.abort()
@@ -242,5 +249,7 @@ async def running(
         await gateway.start()
         yield gateway
     finally:
+        ended = gateway.process.poll() if gateway.process else None
         await gateway.stop()
         names.stop()
+        print(f"the gateway, ended with {ended}, said:", gateway.log[-6000:], sep="\n")  # shown where a test fails

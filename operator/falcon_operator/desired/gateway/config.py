@@ -46,7 +46,7 @@ def _global(settings: GatewaySettings, places: Places) -> str:
     told = {
         "FALCON_HOLD": settings.hold_seconds,
         "FALCON_HELD": settings.own_held,
-        "FALCON_SUCCESSOR": places.successor,
+        "FALCON_LEAVING": f"{places.run}/leaving",
     }
     if settings.keys:
         told["FALCON_KEYS"] = f"{places.run}/keys"
@@ -61,6 +61,8 @@ global
 .if version_atleast(3.1-dev0)
   tune.lua.bool-sample-conversion normal
 .endif
+  # Time is only spent in waiting, for as long as the line says.
+  tune.lua.session-timeout 0
 {variables}
   lua-load gateway.lua
   stats socket {places.run}/stats.sock mode 600 level admin

@@ -1,6 +1,6 @@
 -- What HAProxy cannot do by itself: compare keys that change while it runs, and keep requests in one fair line until an
 -- engine has room. FALCON_HOLD, FALCON_HELD: seconds and number of requests; FALCON_KEYS: a file, or unset where no key is
--- asked for; FALCON_SUCCESSOR: where the process that replaces this one after a reload listens.
+-- asked for; FALCON_LEAVING: a file that is there once the pod leaves.
 --
 -- There is one line for "no engine is ready" and for "all are full", first come first served. HAProxy's own queue is not
 -- used: without a server there is none, and 2.6 lets later requests overtake and does not see clients hang up in it.
@@ -9,7 +9,7 @@
 local config = {
   hold = tonumber(os.getenv("FALCON_HOLD")),
   held = tonumber(os.getenv("FALCON_HELD")),
-  successor = os.getenv("FALCON_SUCCESSOR"),
+  leaving = os.getenv("FALCON_LEAVING"),
   keys = os.getenv("FALCON_KEYS"),
 }
 
@@ -61,8 +61,8 @@ end)
 -- The line. waiting[id] = {since, due, peer, gone}; ids from head on wait, in this order.
 
 local waiting, head, last = {}, 1, 0
-local stopping, has_successor = false, false
-local GRACE = 0.2
+local stopping = false
+local GRACE = 0.3
 
 local function advance()
   local time = now()
@@ -111,20 +111,29 @@ local function peer_of(txn)
   return string.format("%08X:%04X", string.unpack("=I4", bytes), txn.f:src_port())
 end
 
+-- Whether this process stops because its pod leaves; else another one has taken its place.
+local function leaving()
+  local file = io.open(config.leaving, "r")
+  if file then file:close() end
+  return file ~= nil
+end
+
 local function wait(txn, id, entry)
   while true do
     advance()
-    local place = id - head
+    -- The line may have gone on without one that was not heard in time: it is then the oldest. Never sleep less than 1 ms:
+    -- HAProxy does not survive a time to wake that has passed.
+    local place = math.max(0, id - head)
     if entry.gone then return "gone" end
     local room = free(txn)
     if place == 0 and room > 0 then return nil end
     if stopping then
-      if has_successor then return "successor" end
+      if not leaving() then return "successor" end
       if core.backends["engines"]:get_stats()["act"] == 0 then return "none" end
     end
     if now() - entry.since >= config.hold then return refusal(txn) end
     -- Only the oldest goes. Those that have room too follow a millisecond apart, in their order.
-    local pause = place < room and math.min(1 + place, 200) or place < 32 and 20 or 200
+    local pause = place > 0 and place < room and math.min(1 + place, 200) or place < 32 and 20 or 200
     entry.due = now() + pause / 1000 + GRACE
     core.msleep(pause)
     waiting[id] = entry -- also if the process was too busy to come back in time
@@ -182,14 +191,6 @@ local function look_at_clients()
   missed = missing
 end
 
-local function look_for_successor()
-  local host, port = config.successor:match("^(.*):(%d+)$")
-  local socket = core.tcp()
-  socket:settimeout(1)
-  has_successor = host ~= nil and socket:connect(host, tonumber(port)) == 1
-  socket:close()
-end
-
 core.register_task(function()
   while true do
     core.msleep(60)
@@ -197,10 +198,7 @@ core.register_task(function()
     if next(waiting) then
       local start = os.clock()
       look_at_clients()
-      if not stopping and tonumber(core.get_info()["Stopping"]) == 1 then
-        look_for_successor()
-        stopping = true
-      end
+      stopping = tonumber(core.get_info()["Stopping"]) == 1
       core.msleep(math.floor((os.clock() - start) * 4000)) -- at most a fifth of one thread, whatever the list's length
     end
   end
