@@ -146,7 +146,9 @@ frontend openai
   bind {places.listen} proto h1 tcp-ut 25s
   maxconn {CLIENTS}
   http-request set-var(txn.id) uuid()
-  http-request set-var(txn.id) req.fhdr(x-request-id) if {{ req.fhdr(x-request-id) -m reg ^[A-Za-z0-9._-]{{1,128}}$ }}
+  acl one_id req.fhdr_cnt(x-request-id) eq 1
+  acl sane_id req.fhdr(x-request-id) -m reg ^[A-Za-z0-9._-]{{1,128}}$
+  http-request set-var(txn.id) req.fhdr(x-request-id) if one_id sane_id
   http-after-response set-header X-Request-Id %[var(txn.id)]
 
   acl posts path {_POST}
@@ -159,7 +161,7 @@ frontend openai
   {_return(answers.NO_ENGINE)} if health{key}
   {_return(answers.LARGE_HEADER)} if {{ req.hdrs,length gt {HEADER_BYTES} }}
   {_return(answers.large_body(settings.body_bytes))} if {{ req.hdr_val(content-length) gt {settings.body_bytes} }}
-  http-request wait-for-body time 10s if posts
+  http-request wait-for-body time 10s at-least {CHUNKED_BYTES + 1} if posts
   acl chunked req.fhdr(transfer-encoding) -m found
   {_return(answers.CHUNKED_BODY)} if posts chunked {{ req.body_len gt {CHUNKED_BYTES} }}
 
