@@ -8,8 +8,8 @@ from typing import Any
 
 from tests.load.client import Outcome
 
-# Failures that are told in full.
-SHOWN = 10
+# Failures of each kind that are told in full.
+SHOWN = 3
 
 
 def quantile(values: list[float], part: float) -> float | None:
@@ -41,7 +41,7 @@ class Tally:
             self.servers[outcome.server] += 1
         if outcome.first is not None:
             self.firsts.append(outcome.first)
-        if outcome.kind != "ok" and len(self.examples) < SHOWN:
+        if outcome.kind != "ok" and self.kinds[outcome.kind] <= SHOWN:
             after = outcome.ended - outcome.began
             where = f" from {outcome.server}" if outcome.server else ""
             self.examples.append(f"{outcome.kind}{where} {after:.2f} s after its beginning: {outcome.detail}")
@@ -50,7 +50,7 @@ class Tally:
         """Another tally comes to this one."""
         self.kinds += other.kinds
         self.servers += other.servers
-        self.examples = [*self.examples, *other.examples][:SHOWN]
+        self.examples += other.examples
         self.firsts += other.firsts
         self.lags += other.lags
         self.longest_gap = max(self.longest_gap, other.longest_gap)
