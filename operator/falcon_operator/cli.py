@@ -81,7 +81,9 @@ def _add_config(parser: argparse.ArgumentParser, environment: Mapping[str, str])
     defaults = OperatorConfig()
     text: dict[str, str] = {
         "default_image": "the engine's image where the resource names none",
+        "gateway_image": "the image of the gateways",
         "cluster_domain": "the cluster's DNS domain",
+        "operator_namespace": "the operator's own namespace, from where its pod reaches engines; empty is any",
     }
     for name, about in text.items():
         _add(parser, environment, name, about, str, getattr(defaults, name))
@@ -102,7 +104,23 @@ def _add_config(parser: argparse.ArgumentParser, environment: Mapping[str, str])
         help="watch this namespace only; can be repeated, default all",
         default=None,
     )
-    parser.set_defaults(environment_namespaces=environment.get(f"{ENVIRONMENT}WATCH_NAMESPACES", ""))
+    parser.add_argument(
+        "--monitoring-namespace",
+        dest="monitoring_namespaces",
+        action="append",
+        metavar="NAME",
+        help="pods of this namespace may read the metrics of engines and gateways; can be repeated, "
+        f"default {', '.join(defaults.monitoring_namespaces)}",
+        default=None,
+    )
+    parser.set_defaults(
+        environment_namespaces={
+            "watch_namespaces": environment.get(f"{ENVIRONMENT}WATCH_NAMESPACES", ""),
+            "monitoring_namespaces": environment.get(
+                f"{ENVIRONMENT}MONITORING_NAMESPACES", ",".join(defaults.monitoring_namespaces)
+            ),
+        }
+    )
     parser.add_argument(
         "--allow-trust-remote-code",
         action="store_true",
@@ -167,8 +185,9 @@ def _truth(text: str) -> bool:
 
 def _config(options: argparse.Namespace) -> OperatorConfig:
     values = {field.name: getattr(options, field.name) for field in fields(OperatorConfig)}
-    named: list[str] = values["watch_namespaces"] or options.environment_namespaces.split(",")
-    values["watch_namespaces"] = tuple(name.strip() for name in named if name.strip())
+    for field, of_environment in options.environment_namespaces.items():
+        named: list[str] = values[field] or of_environment.split(",")
+        values[field] = tuple(name.strip() for name in named if name.strip())
     return OperatorConfig(**values)
 
 

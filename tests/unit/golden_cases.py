@@ -99,6 +99,28 @@ CASES: dict[str, dict[str, Any]] = {
         }
     },
     "suspended": {"suspend": True, "replicas": 2},
+    "gateway": {
+        "networkPolicy": "Off",
+        "image": {"pullSecrets": [{"name": "registry"}]},
+        "scheduling": {
+            "nodeSelector": {"zone": "a"},
+            "tolerations": [{"key": "dedicated", "value": "llm", "effect": "NoSchedule"}],
+            "priorityClassName": "high",
+        },
+        "rollout": {"drainTimeout": "30s"},
+        "gateway": {
+            "replicas": 3,
+            "apiKeys": {"secretName": "keys"},
+            "holdTimeout": "90s",
+            "maxHeldRequests": 60,
+            "httpRoute": {
+                "parentRefs": [{"name": "public", "sectionName": "https", "port": 443}, {"name": "intern"}],
+                "hostnames": ["llm.example.com"],
+            },
+            "inferencePool": {"endpointPickerRef": {"name": "picker", "port": 9003}},
+        },
+    },
+    "no-gateway": {"gateway": {"enabled": False}},
 }
 
 

@@ -92,8 +92,7 @@ def test_effective_gpu_count(spec: Any, count: int) -> None:
         ({"gpu": {"fp4": "Require"}, "startup": {"canary": False}}, []),
         ({"rollout": {"onFailure": "RollBack"}}, ["rollout.onFailure"]),
         ({"autoscaling": {"mode": "External"}}, ["autoscaling"]),
-        ({"gateway": {"replicas": 3, "apiKeys": {"secretName": "s"}}}, ["gateway.replicas", "gateway.apiKeys"]),
-        ({"networkPolicy": "Off"}, ["networkPolicy"]),
+        ({"monitoring": {"podMonitor": "Off"}}, ["monitoring.podMonitor"]),
         ({"monitoring": {"podMonitor": "Off"}}, ["monitoring.podMonitor"]),
     ],
 )

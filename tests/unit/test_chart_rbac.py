@@ -59,7 +59,10 @@ def test_no_dangerous_right(helm: Helm, values: Json) -> None:
     found = grants(operator_rules(helm, values))
     assert not {resource for _, resource, _ in found} & forbidden
     assert not {verb for _, _, verb in found} & {"*", "impersonate", "escalate", "bind", "deletecollection"}
-    assert {resource for _, resource, verb in found if verb == "delete"} == {"configmaps", "controllerrevisions"}
+    assert {resource for _, resource, verb in found if verb == "delete"} == {
+        "configmaps", "controllerrevisions", "deployments", "httproutes", "inferencepools", "networkpolicies",
+        "poddisruptionbudgets",
+    }  # fmt: skip
     for read_only in ("pods", "nodes"):
         assert {verb for _, resource, verb in found if resource == read_only} == {"list", "watch"}
     ours = {(resource, verb) for group, resource, verb in found if group == OURS}

@@ -156,11 +156,11 @@ def test_the_environment_is_the_operators_configuration(helm: Helm) -> None:
     defaults = {f.name: f.default for f in dataclasses.fields(OperatorConfig)}
     assert environment.keys() == {f"FALCON_OPERATOR_{name.upper()}" for name in defaults}
     for name, default in defaults.items():
-        shown = (
-            {(): "", False: "false"}.get(default, str(default))
-            if not isinstance(default, int)
-            else str(default).lower()
-        )
+        shown = ",".join(default) if isinstance(default, tuple) else str(default)
+        if isinstance(default, bool):
+            shown = shown.lower()
+        if name == "operator_namespace":
+            shown = NAMESPACE  # what the default cannot know
         assert environment[f"FALCON_OPERATOR_{name.upper()}"] == shown
 
 

@@ -152,6 +152,7 @@ def test_memory_that_is_still_not_free_after_five_minutes_stalls() -> None:
     assert world.state("Stalled") == ("True", "GPUMemoryTaken")
     container(pod, {"running": {"startedAt": at(320)}}, terminated(1, TAKEN, begin=260, end=310), restarts=4)
     make_ready(pod, world.now, terminated(1, TAKEN, begin=260, end=310), restarts=4)
+    world.roll_gateway()
     world.answer()
     world.settle()
     assert world.state("Stalled")[0] == "False", "it passed after all"

@@ -14,9 +14,9 @@ CASES: list[Any] = [
         {"model": {"checkpoint": "AsIs"}}, "NotYetImplemented", ("spec.model.checkpoint",), id="not-implemented"
     ),
     pytest.param(
-        {"gateway": {"replicas": 3}, "networkPolicy": "Off"},
+        {"monitoring": {"podMonitor": "Off"}, "engine": {"computeFormat": "FP8"}},
         "NotYetImplemented",
-        ("spec.gateway.replicas", "spec.networkPolicy"),
+        ("spec.engine.computeFormat", "spec.monitoring.podMonitor"),
         id="two-fields",
     ),
     pytest.param({"engine": {"maxModelLen": "many"}}, "InvalidSpec", ("spec.engine.maxModelLen", "many"), id="type"),

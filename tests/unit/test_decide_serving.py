@@ -22,10 +22,16 @@ def test_the_first_plan_makes_the_children_and_every_condition() -> None:
     assert [(b["kind"], b["metadata"]["name"]) for b in plan.apply] == [
         ("ConfigMap", world.renderer.launcher.name),
         ("Deployment", "demo"),
+        ("NetworkPolicy", "demo"),
         ("Service", "demo"),
         ("Service", "demo-engines"),
+        ("ConfigMap", "demo-gateway"),
+        ("Deployment", "demo-gateway"),
+        ("PodDisruptionBudget", "demo-gateway"),
+        ("NetworkPolicy", "demo-gateway"),
+        ("PodDisruptionBudget", "demo"),
     ]
-    assert [c["type"] for c in world.status["conditions"]] == list(STANDING_CONDITIONS)
+    assert [c["type"] for c in world.status["conditions"]] == [*STANDING_CONDITIONS, "GatewayReady"]
     assert {c["lastTransitionTime"] for c in world.status["conditions"]} == {at(10)}, "the placeholders' times are gone"
     assert world.status["observedGeneration"] == 1
     assert world.status["url"] == "http://demo.team.svc.cluster.local/v1"
@@ -48,6 +54,7 @@ def test_a_resource_that_serves_says_so_in_every_condition() -> None:
         "Fits": "True",
         "EngineSupported": "True",
         "UpToDate": "True",
+        "GatewayReady": "True",
     }
     assert "node-1" in world.condition("GPUCompatible")["message"]
     assert "maxModelLen 65536" in world.condition("Fits")["message"]
@@ -146,6 +153,7 @@ def test_a_pod_that_is_quickly_ready_costs_one_more_status() -> None:
     world.step()
     written = [world.status]
     world.add_pod()
+    world.roll_gateway()
     for _ in range(3):
         world.step(seconds=1)
         written += [world.status] if world.status != written[-1] else []
@@ -285,7 +293,7 @@ def test_pods_and_children_of_an_earlier_resource_of_the_same_name_count_for_not
 def test_a_launcher_that_is_there_is_not_applied_again() -> None:
     world = World()
     world.step()
-    assert "ConfigMap" not in {b["kind"] for b in world.plan().apply}
+    assert world.renderer.launcher.name not in {b["metadata"]["name"] for b in world.plan().apply}
 
 
 def test_two_pods_whose_queue_holds_them_wait_for_a_gate() -> None:

@@ -236,7 +236,7 @@ def test_the_pods_are_restricted_and_know_nothing_of_the_cluster() -> None:
 def test_both_services_select_the_pods_by_labels_that_never_change() -> None:
     revision = pod.revision_of(template())
     labels = pod.labelled(template(), "demo", UID, revision)["metadata"]["labels"]
-    for service in (client_service(OWNER), engines_service(OWNER)):
+    for service in (client_service(OWNER, to_gateway=False), engines_service(OWNER)):
         selector = service["spec"]["selector"]
         assert selector.items() <= labels.items()
         assert names.LABEL_REVISION not in selector

@@ -18,6 +18,8 @@ Json = dict[str, Any]
 NOW = datetime(2026, 5, 1, 12, 0, 0, tzinfo=UTC)
 UID = "5d0c7c9e-0000-4000-8000-000000000001"
 SERVED = "falcon-h1r-7b-nvfp4"
+GATEWAY_IMAGE = "docker.io/mutazai/falcon-gateway:1"
+ELSEWHERE = ("Service", "ControllerRevision", "PersistentVolumeClaim")  # what a snapshot has places of its own for
 
 
 def at(seconds: float) -> str:
@@ -26,7 +28,10 @@ def at(seconds: float) -> str:
 
 
 def renderer(launcher: str = "1", config: OperatorConfig | None = None) -> Renderer:
-    return Renderer(config or OperatorConfig(), Launcher(names.launcher_name(f"{launcher:0>10}"), launcher.encode()))
+    return Renderer(
+        config or OperatorConfig(gateway_image=GATEWAY_IMAGE),
+        Launcher(names.launcher_name(f"{launcher:0>10}"), launcher.encode()),
+    )
 
 
 def diagnosis(reason: str, message: str, hint: str, exit_code: int, version: str | None = None) -> str:
@@ -43,7 +48,9 @@ class World:
     generation: int = 1
     status: Json = field(default_factory=dict)
     objects: dict[tuple[str, str], Json] = field(default_factory=dict)
-    pods: list[Json] = field(default_factory=list)
+    pods: list[Json] = field(default_factory=list)  # of engines
+    gateway_pods: list[Json] = field(default_factory=list)
+    missing: frozenset[str] = frozenset()  # kinds that the API server does not know
     engines: dict[str, EngineFacts] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
@@ -83,7 +90,14 @@ class World:
             revisions=tuple(self.of_kind("ControllerRevision").values()),
             pods=tuple(copy.deepcopy(self.pods)),
             claims=self.of_kind("PersistentVolumeClaim"),
-            launchers=frozenset(self.of_kind("ConfigMap")),
+            launchers=frozenset(name for name in self.of_kind("ConfigMap") if name.startswith("falcon-launcher-")),
+            gateway_pods=tuple(copy.deepcopy(self.gateway_pods)),
+            owned={
+                key: body
+                for key, body in self.objects.items()
+                if key[0] not in ELSEWHERE and key != ("Deployment", "demo") and body["metadata"].get("ownerReferences")
+            },
+            missing=self.missing,
             engines=dict(self.engines),
             refused=dict(self.refused),
             nodes=self.nodes,
@@ -149,8 +163,34 @@ class World:
         self.pods.append(pod)
         return pod
 
+    def add_gateway_pod(self) -> Json:
+        """A pod of the gateway's template that the scheduler has not seen yet."""
+        template = self.objects["Deployment", "demo-gateway"]["spec"]["template"]
+        number = len(self.gateway_pods) + 1
+        metadata = {
+            "name": f"demo-gateway-{number}",
+            "uid": f"gateway-pod-{number}",
+            "labels": dict(template["metadata"]["labels"]),
+            "creationTimestamp": self.now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+        containers = [{"name": "gateway", "image": template["spec"]["containers"][0]["image"]}]
+        pod = {"metadata": metadata, "spec": {"containers": containers}, "status": {"phase": "Pending"}}
+        self.gateway_pods.append(pod)
+        return pod
+
+    def roll_gateway(self) -> None:
+        """Exactly the wanted gateways, running and ready."""
+        deployment = self.objects.get(("Deployment", "demo-gateway"))
+        wanted = deployment["spec"]["replicas"] if deployment else 0
+        del self.gateway_pods[wanted:]
+        while len(self.gateway_pods) < wanted:
+            self.add_gateway_pod()
+        for pod in self.gateway_pods:
+            make_ready(pod, self.now)
+
     def roll(self) -> None:
-        """The Deployment's and the scheduler's work, all at once: exactly the wanted pods, running and ready."""
+        """The Deployments' and the scheduler's work, all at once: exactly the wanted pods, running and ready."""
+        self.roll_gateway()
         assert self.deployment is not None
         revision = self.template()["metadata"]["labels"][names.LABEL_REVISION]
         self.pods = [p for p in self.pods if p["metadata"]["labels"][names.LABEL_REVISION] == revision]

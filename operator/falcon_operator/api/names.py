@@ -33,6 +33,9 @@ ANNOTATION_RENDERER = f"{GROUP}/renderer"
 # Hash of the part of the spec that a pod template was rendered from; the template alone cannot tell.
 ANNOTATION_SPEC = f"{GROUP}/spec"
 
+# How many requests an engine takes at a time, as asked for and as it was said to take: `256/180`.
+ANNOTATION_PER_ENGINE = f"{GROUP}/per-engine"
+
 # One field manager for each concern, so that a conflict names who is fighting over what.
 MANAGER_CHILDREN = "falcon-operator"
 MANAGER_STATUS = "falcon-operator-status"
@@ -98,6 +101,11 @@ def service_name(name: str) -> str:
 def engines_service_name(name: str) -> str:
     """The headless Service that names every engine pod."""
     return f"{name}-engines"
+
+
+def policy_name(name: str) -> str:
+    """The engines' PodDisruptionBudget and NetworkPolicy, the HTTPRoute and the InferencePool."""
+    return name
 
 
 def gateway_name(name: str) -> str:

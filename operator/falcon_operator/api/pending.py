@@ -9,8 +9,6 @@ PENDING_FIELDS: tuple[str, ...] = (
     "engine.computeFormat",
     "rollout.onFailure",
     "autoscaling",
-    "gateway",
-    "networkPolicy",
     "monitoring.podMonitor",
 )
 

@@ -136,6 +136,11 @@ class Reason(StrEnum):
     KNOWN_ISSUES = "KnownIssues"
     DEVELOPMENT_DEVICE = "DevelopmentDevice"
 
+    # GatewayReady.
+    GATEWAY_READY = "GatewayReady"
+    GATEWAY_NOT_READY = "GatewayNotReady"
+    API_MISSING = "APIMissing"
+
     # UpToDate.
     UP_TO_DATE = "UpToDate"
     ADOPTION_AVAILABLE = "AdoptionAvailable"

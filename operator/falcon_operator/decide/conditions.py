@@ -11,6 +11,8 @@ from falcon_operator.api.reasons import ConditionType as Type
 from falcon_operator.api.reasons import Reason
 from falcon_operator.api.spec import Spec
 from falcon_operator.decide import placement_words
+from falcon_operator.decide.endpoint import Endpoint
+from falcon_operator.decide.endpoint_words import count
 from falcon_operator.decide.facts import Seen
 from falcon_operator.decide.placement import Placement
 from falcon_operator.decide.refused_children import ChildRefused
@@ -62,6 +64,7 @@ class Situation:
     live: Mapping[str, Mapping[str, Any]]
     remarks: tuple[str, ...]  # what stays other than the spec asks, and is no failure
     placement: Placement
+    endpoint: Endpoint
 
     @property
     def has_started(self) -> bool:
@@ -87,8 +90,8 @@ class Situation:
 
 
 def all_conditions(s: Situation) -> list[Condition]:
-    """All standing conditions; the summary is made of the others."""
-    served = model_served(s)
+    """All conditions; the summary is made of the others."""
+    served, gateway = model_served(s), s.endpoint.condition
     return [
         ready(s, served),
         reconciling(s, served),
@@ -100,6 +103,7 @@ def all_conditions(s: Situation) -> list[Condition]:
         fits(s),
         engine_supported(s),
         up_to_date(s),
+        *([Condition(Type.GATEWAY_READY, *gateway)] if gateway else []),
     ]
 
 
@@ -112,8 +116,10 @@ def ready(s: Situation, served: Condition) -> Condition:
     if s.rollout.complete:
         if served.status != "True":
             return Condition(Type.READY, "False", served.reason, served.message)
-        count = s.rollout.desired
-        return Condition(Type.READY, "True", Reason.READY, f"{count} of {_pods(count)} ready. {served.message}")
+        if s.endpoint.gap is not None:
+            return Condition(Type.READY, "False", *s.endpoint.gap)
+        message = f"{s.rollout.desired} of {_pods(s.rollout.desired)} ready. {served.message}"
+        return Condition(Type.READY, "True", Reason.READY, message)
     if s.rollout.blocker is not None:
         return Condition(Type.READY, "False", s.rollout.blocker.reason, s.rollout.blocker.message)
     return Condition(Type.READY, "False", _going_on(s), s.rollout.progress)
@@ -126,6 +132,13 @@ def reconciling(s: Situation, served: Condition) -> Condition:
     if s.rollout.complete:
         if s.rollout.desired and served.status == "Unknown":
             return Condition(Type.RECONCILING, "True", served.reason, served.message)
+        if s.endpoint.gap is not None and s.endpoint.gap[0] is Reason.API_MISSING:
+            return Condition(
+                Type.RECONCILING, "False", Reason.API_MISSING, "Nothing goes on by itself: see GatewayReady."
+            )
+        if not s.endpoint.complete and not s.idle:
+            message = f"The engines are as they should be; {count(s.endpoint.ready, s.endpoint.wanted)}"
+            return Condition(Type.RECONCILING, "True", Reason.GATEWAY_NOT_READY, message)
         message = " ".join(("The cluster holds what the spec asks for.", *s.remarks))
         return Condition(Type.RECONCILING, "False", Reason.RECONCILED, message)
     return Condition(Type.RECONCILING, "True", _going_on(s), s.rollout.progress)
@@ -139,10 +152,12 @@ def stalled(s: Situation) -> Condition:
 
 
 def available(s: Situation) -> Condition:
-    """True where at least one pod serves, of whichever revision."""
-    count = len(s.rollout.ready)
-    if count:
-        message = f"{count} of {_pods(s.rollout.desired)} ready to serve."
+    """True where at least one pod serves, of whichever revision, and clients have a way to it."""
+    serving = len(s.rollout.ready)
+    if serving and not s.endpoint.open and s.endpoint.gap is not None:
+        return Condition(Type.AVAILABLE, "False", *s.endpoint.gap)
+    if serving:
+        message = f"{serving} of {_pods(s.rollout.desired)} ready to serve."
         return Condition(Type.AVAILABLE, "True", Reason.MINIMUM_REPLICAS_AVAILABLE, message)
     if s.refused is not None and s.refused.needed:
         return Condition(Type.AVAILABLE, "False", s.refused.reason, s.refused.message)

@@ -37,6 +37,7 @@ def conditions_of_refusal(
         _by_sums(placement) or _kept(Type.FITS, live),
         _kept(Type.ENGINE_SUPPORTED, live),
         _kept(Type.UP_TO_DATE, live),
+        *([_kept(Type.GATEWAY_READY, live)] if Type.GATEWAY_READY in live else []),
     ]
 
 

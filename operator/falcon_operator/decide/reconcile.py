@@ -10,6 +10,7 @@ from falcon_operator.api import names
 from falcon_operator.api.engine import Device
 from falcon_operator.api.reasons import Reason
 from falcon_operator.api.spec import Spec
+from falcon_operator.decide import endpoint as endpoints
 from falcon_operator.decide import facts, failure, gate, placement, placement_words, refused_children, revision, rollout
 from falcon_operator.decide import status as statuses
 from falcon_operator.decide.capacity import measured_before
@@ -19,7 +20,7 @@ from falcon_operator.decide.held import conditions_of_refusal
 from falcon_operator.decide.pods import Pod, pods_of
 from falcon_operator.decide.report import Report
 from falcon_operator.decide.types import Plan, Renderer, Snapshot
-from falcon_operator.desired import claims, services
+from falcon_operator.desired import claims
 from falcon_operator.desired.deployment import deployment
 from falcon_operator.desired.launcher import launcher_config_map
 from falcon_operator.desired.metadata import Owner
@@ -75,6 +76,7 @@ def _acted_on(
     version = facts.engine_version(seen, state, spec.engine.version, image)
     places = placement.place(spec, version, snapshot.nodes)
     state = placement_words.explained(state, places)
+    endpoint = endpoints.observe(spec, owner, snapshot)
     situation = Situation(
         spec=spec,
         image=image,
@@ -89,6 +91,7 @@ def _acted_on(
         live=statuses.live_conditions(snapshot.resource),
         remarks=tuple(claims.remarks(spec, owner, snapshot.claims)),
         placement=places,
+        endpoint=endpoint,
     )
     if places.too_large and not situation.has_started:
         refusal = gate.Refusal(Reason.SEQUENCES_EXCEED_MEMORY, placement_words.too_large(places))
@@ -100,17 +103,18 @@ def _acted_on(
             all_conditions(situation), situation.live, _generation(snapshot.resource), now
         ),
     }
-    status, requeue = statuses.settled(_ordered(new), live_status, pods, now, state.doing)
+    moving = (*pods, *endpoint.pods)
+    status, requeue = statuses.settled(_ordered(new), live_status, moving, now, state.doing)
     apply = [deployment(spec, owner, desired, target.template, target.annotations)]
     # The launcher first, and claims too: pods that look for them in vain are tried again only after a while.
     apply[:0] = claims.claims(spec, owner, snapshot.claims)
     if target.launcher == renderer.launcher.name and renderer.launcher.name not in snapshot.launchers:
         apply.insert(0, launcher_config_map(owner.namespace, renderer.launcher))
-    apply += [services.client_service(owner), services.engines_service(owner), *records]
+    apply += [*endpoints.objects(spec, owner, renderer.config, seen, snapshot, endpoint), *records]
     in_use = {target.revision, *(p.revision or "" for p in pods), running.revision if running else ""}
     return Plan(
         apply=tuple(apply),
-        delete=tuple(revision.superfluous(owner, recorded, in_use)),
+        delete=(*revision.superfluous(owner, recorded, in_use), *endpoints.superfluous(apply, snapshot)),
         status=status,
         events=events(live_status, status),
         requeue_after=requeue,

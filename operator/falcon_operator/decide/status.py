@@ -32,7 +32,7 @@ def with_times(
     """The conditions as status holds them, in their order; a time moves with its status alone."""
     by_type = {c.type: c for c in conditions}
     found = []
-    for kind in STANDING_CONDITIONS:
+    for kind in (*STANDING_CONDITIONS, *(kind for kind in by_type if kind not in STANDING_CONDITIONS)):
         condition = by_type[kind]
         before = live.get(kind.value, {})
         since = before.get("lastTransitionTime") if before.get("status") == condition.status else None

@@ -37,12 +37,13 @@ def child(
     name: str,
     body: Mapping[str, Any],
     annotations: Mapping[str, str] | None = None,
+    component: str = names.COMPONENT_ENGINE,
 ) -> dict[str, Any]:
     """An object that the resource controls, ready to be applied."""
     metadata: dict[str, Any] = {
         "name": name,
         "namespace": owner.namespace,
-        "labels": names.child_labels(owner.name, owner.uid),
+        "labels": names.child_labels(owner.name, owner.uid, component),
         "annotations": dict(annotations or {}),
         "ownerReferences": [
             {

@@ -8,20 +8,15 @@ from falcon_operator.api import names
 from falcon_operator.desired.metadata import Owner, child
 
 
-def client_service(owner: Owner) -> dict[str, Any]:
-    """The Service behind `status.url`."""
+def client_service(owner: Owner, *, to_gateway: bool) -> dict[str, Any]:
+    """The Service behind `status.url`; gateways and engines call their port alike."""
+    selector = names.gateway_selector_labels(owner.name) if to_gateway else names.selector_labels(owner.name)
     return child(
         owner,
         "v1",
         "Service",
         names.service_name(owner.name),
-        {
-            "spec": {
-                "type": "ClusterIP",
-                "selector": names.selector_labels(owner.name),
-                "ports": [_port(names.SERVICE_PORT)],
-            }
-        },
+        {"spec": {"type": "ClusterIP", "selector": selector, "ports": [_port(names.SERVICE_PORT)]}},
     )
 
 

@@ -47,6 +47,10 @@ POD = Resource("v1", "Pod", "pods")
 CLAIM = Resource("v1", "PersistentVolumeClaim", "persistentvolumeclaims")
 EVENT = Resource("v1", "Event", "events")
 NODE = Resource("v1", "Node", "nodes", namespaced=False)
+DISRUPTION_BUDGET = Resource("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
+NETWORK_POLICY = Resource("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies")
+HTTP_ROUTE = Resource("gateway.networking.k8s.io/v1", "HTTPRoute", "httproutes")
+INFERENCE_POOL = Resource("inference.networking.k8s.io/v1", "InferencePool", "inferencepools")
 
 # What is watched, and with which server-side selector: of other people's objects only what carries our label.
 OURS = f"{names.LABEL_MANAGED_BY}={names.OPERATOR_NAME}"
@@ -55,14 +59,25 @@ WATCHED: Mapping[Resource, str | None] = {
     DEPLOYMENT: OURS,
     SERVICE: OURS,
     CONTROLLER_REVISION: OURS,
-    CONFIG_MAP: f"{OURS},{names.LABEL_LAUNCHER}=true",
+    CONFIG_MAP: OURS,
     POD: OURS,
     CLAIM: OURS,
+    DISRUPTION_BUDGET: OURS,
+    NETWORK_POLICY: OURS,
+    HTTP_ROUTE: OURS,
+    INFERENCE_POOL: OURS,
     NODE: None,
 }
 # What the operator can do without: where it may not be read, that is said and everything else goes on.
-OPTIONAL: frozenset[Resource] = frozenset({NODE})
+OPTIONAL: frozenset[Resource] = frozenset({NODE, HTTP_ROUTE, INFERENCE_POOL})
+# Kinds that come with something to be installed.
+EXTENSIONS: frozenset[Resource] = frozenset({HTTP_ROUTE, INFERENCE_POOL})
 BY_KIND: Mapping[str, Resource] = {resource.kind: resource for resource in WATCHED}
+
+
+def is_launcher(body: Mapping[str, Any]) -> bool:
+    """Whether a ConfigMap is a launcher, which all resources of a namespace share."""
+    return names.LABEL_LAUNCHER in (body["metadata"].get("labels") or {})
 
 
 def resource_of(body: Mapping[str, Any]) -> Resource:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from falcon_operator.api import names
-from falcon_operator.kube.resources import CONFIG_MAP, FALCON, NODE, WATCHED, Resource
+from falcon_operator.kube.resources import CONFIG_MAP, FALCON, NODE, WATCHED, Resource, is_launcher
 from falcon_operator.runtime.compact import compact
 
 Key = tuple[str, str]
@@ -124,7 +124,8 @@ class Cache:
 
     def refuse(self, resource: Resource) -> None:
         """This kind may not be listed: forget what was known of it."""
-        self._objects[resource].clear()
+        for key in self.keys(resource):
+            self._drop(resource, key)
         self._synced.add(resource)
         self._refused.add(resource)
 
@@ -137,7 +138,7 @@ class Cache:
         if known is not None:
             self._drop(resource, key)
         self._objects[resource][key] = kept
-        if resource is CONFIG_MAP:
+        if resource is CONFIG_MAP and is_launcher(kept):
             self._launchers[key[0]].add(key[1])
         elif (owner := owner_of(resource, kept)) is not None and resource is not FALCON:
             self._children[owner].add((resource, key[1]))
@@ -145,7 +146,7 @@ class Cache:
 
     def _drop(self, resource: Resource, key: Key) -> None:
         body = self._objects[resource].pop(key)
-        if resource is CONFIG_MAP:
+        if resource is CONFIG_MAP and is_launcher(body):
             self._launchers[key[0]].discard(key[1])
         elif (owner := owner_of(resource, body)) is not None and owner in self._children:
             self._children[owner].discard((resource, key[1]))

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from falcon_operator.kube.resources import CONFIG_MAP, NODE, POD, Resource
+from falcon_operator.desired.canonical import content_hash
+from falcon_operator.kube.resources import CONFIG_MAP, NODE, POD, Resource, is_launcher
 
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _POD_SPEC = ("nodeName", "terminationGracePeriodSeconds", "schedulingGates")
@@ -30,8 +31,7 @@ def compact(resource: Resource, body: Mapping[str, Any]) -> dict[str, Any]:
         metadata["annotations"] = {key: value for key, value in annotations.items() if key != _LAST_APPLIED}
     kept = {**body, "metadata": metadata, "apiVersion": resource.api_version, "kind": resource.kind}
     if resource is CONFIG_MAP:
-        kept.pop("data", None)
-        kept.pop("binaryData", None)
+        kept = digested(kept)
     if resource is POD:
         spec = body.get("spec") or {}
         kept["spec"] = {key: spec[key] for key in _POD_SPEC if key in spec}
@@ -41,6 +41,14 @@ def compact(resource: Resource, body: Mapping[str, Any]) -> dict[str, Any]:
         ]
     shared: dict[str, Any] = _share(kept)
     return shared
+
+
+def digested(config_map: Mapping[str, Any]) -> dict[str, Any]:
+    """A ConfigMap with hashes for its texts, which show a change as well; a launcher never changes."""
+    kept = {key: value for key, value in config_map.items() if key not in ("data", "binaryData")}
+    if not is_launcher(config_map):
+        kept["data"] = {key: content_hash(text) for key, text in (config_map.get("data") or {}).items()}
+    return kept
 
 
 def _node(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,8 +15,9 @@ from falcon_operator.kube.apply import applied_hash, controller_uid, differences
 from falcon_operator.kube.client import KubeClient
 from falcon_operator.kube.errors import Conflict, Forbidden, Invalid, NotFound
 from falcon_operator.kube.limiter import Limiter
-from falcon_operator.kube.resources import BY_KIND, CLAIM, CONFIG_MAP, Resource, resource_of
+from falcon_operator.kube.resources import BY_KIND, CLAIM, CONFIG_MAP, Resource, is_launcher, resource_of
 from falcon_operator.runtime.cache import Cache, Key
+from falcon_operator.runtime.compact import digested
 from falcon_operator.telemetry.metrics import Metrics
 
 # Who fights with us over a field loses at first, then less and less often, and never heats the API server.
@@ -62,7 +63,7 @@ class Executor:
         name = desired["metadata"]["name"]
         label = f"{resource.kind}/{name}"
         try:
-            if resource is CONFIG_MAP:
+            if resource is CONFIG_MAP and is_launcher(desired):
                 outcome = await self._apply_launcher(desired)
             else:
                 outcome = await self._apply_child(resource, (owner[0], name), owner_uid, desired)
@@ -152,7 +153,8 @@ class Executor:
         if applied_hash(live) != digest:
             log.debug("%s %s/%s is to be changed", resource.kind, *key)
             return True
-        different = differences(desired, live)
+        # As the cache keeps it.
+        different = differences(digested(desired) if resource is CONFIG_MAP else desired, live)
         if not different:
             return False
         known_digest, normalised = self._normalised.get((resource, key), (None, frozenset()))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from falcon_operator.kube.apply import controller_uid
-from falcon_operator.kube.resources import CONFIG_MAP, DEPLOYMENT, FALCON, NODE, POD, Resource
+from falcon_operator.kube.resources import CONFIG_MAP, DEPLOYMENT, EXTENSIONS, FALCON, NODE, POD, Resource, is_launcher
 from falcon_operator.runtime.cache import Cache, Key, key_of, owner_of
 from falcon_operator.runtime.nodes import Nodes
 from falcon_operator.runtime.queue import Priority, WorkQueue
@@ -46,7 +46,7 @@ class Intake:
             self._nodes.changed(self._cache.get(NODE, key_of(body)) or body)
             return
         owner = owner_of(resource, body)
-        if owner is not None and resource is not CONFIG_MAP:
+        if owner is not None:
             self.enqueue(owner)
 
     def gone(self, resource: Resource, body: Mapping[str, Any]) -> None:
@@ -56,7 +56,7 @@ class Intake:
             return
         if resource is POD:
             self._pod_gone(body["metadata"]["uid"])
-        if resource is CONFIG_MAP:
+        if resource is CONFIG_MAP and is_launcher(body):
             namespace = body["metadata"]["namespace"]
             for key in self._cache.keys(FALCON):
                 if key[0] == namespace:
@@ -70,6 +70,9 @@ class Intake:
         """Whether a kind may be read at all."""
         if resource is NODE:
             self._nodes.readable(allowed)
+        if resource in EXTENSIONS:
+            for key in self._cache.keys(FALCON):
+                self.enqueue(key)
 
     def enqueue(self, key: Key, *, even_if_gone: bool = False) -> None:
         """Queue a resource: first if its Deployment is still to be written."""

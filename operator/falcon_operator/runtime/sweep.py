@@ -20,11 +20,13 @@ from falcon_operator.kube.resources import (
     CONFIG_MAP,
     CONTROLLER_REVISION,
     DEPLOYMENT,
+    EXTENSIONS,
     FALCON,
     NODE,
     OPTIONAL,
     WATCHED,
     Resource,
+    is_launcher,
 )
 from falcon_operator.runtime.cache import Cache, key_of
 from falcon_operator.runtime.compact import compact
@@ -102,8 +104,8 @@ class Sweeper:
         before = self._cache.versions(resource)
         try:
             listed = await self._list(resource)
-        except Forbidden as error:
-            if resource not in OPTIONAL:
+        except (Forbidden, NotFound) as error:
+            if resource not in (EXTENSIONS if isinstance(error, NotFound) else OPTIONAL):
                 raise
             self._refused(resource, error)
             return
@@ -130,10 +132,15 @@ class Sweeper:
             listed += await self._client.list(resource, namespace, WATCHED[resource], keep)
         return listed
 
-    def _refused(self, resource: Resource, error: Forbidden) -> None:
+    def _refused(self, resource: Resource, error: ApiError) -> None:
         if resource in self._cache.refused:
             return
-        log.warning("%s cannot be read, and the operator goes on without them: %s", resource.plural, error.message)
+        if resource in EXTENSIONS:
+            log.info(
+                "there is no %s that can be read, for resources that ask for one: %s", resource.kind, error.message
+            )
+        else:
+            log.warning("%s cannot be read, and the operator goes on without them: %s", resource.plural, error.message)
         self._cache.refuse(resource)
         if self._intake is not None:
             self._intake.readable(resource, False)
@@ -147,7 +154,7 @@ class Sweeper:
         in_use |= {(namespace, self._launcher) for namespace, _ in self._cache.keys(FALCON)}
         for key in self._cache.keys(CONFIG_MAP):
             body = self._cache.get(CONFIG_MAP, key)
-            if key in in_use or body is None:
+            if key in in_use or body is None or not is_launcher(body):
                 continue
             with suppress(NotFound, Conflict):  # gone already
                 await self._client.delete(CONFIG_MAP, *key, uid=body["metadata"]["uid"])
