@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import shutil
 import subprocess
 from collections.abc import AsyncIterator
@@ -65,10 +66,13 @@ async def the_gateway(
 ) -> AsyncIterator[Gateway]:
     """The gateway as its image starts it, knowing these engines."""
     given = gateway.settings(**{"per_server": PLENTY, "max_held": 512, **changes})
-    async with gateway.running(haproxy, folder, given) as running:
+    async with contextlib.AsyncExitStack() as stack:
+        running = await stack.enter_async_context(gateway.running(haproxy, folder, given))
         running.names.ports = engines
         await until(lambda: running.knows(len(engines)))
         yield running
+        with contextlib.redirect_stdout(io.StringIO()):  # a line for each request, which is for those who debug
+            await stack.aclose()
 
 
 def proxy_of(running: Gateway) -> Proxy:

@@ -12,6 +12,7 @@ import httpx
 from tests.cluster import kubeapi
 from tests.load.loss import Options, Row, run, table
 from tests.load.scenarios import IMAGES, SCENARIOS
+from tests.node import chart
 
 
 def _options() -> argparse.Namespace:
@@ -52,6 +53,7 @@ async def _main(options: argparse.Namespace) -> list[Row]:
 def main() -> int:
     """Run, print the table, and say by the exit status whether each scenario cost no more than it may."""
     options = _options()
+    chart.install("helm")
     rows = asyncio.run(_main(options))
     print("\n".join(table(rows)))
     if options.json is not None:

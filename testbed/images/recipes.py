@@ -45,6 +45,7 @@ IMAGES = {
             ("operator", "pyproject.toml", "uv.lock", "README.md", "LICENSE", "testbed/uv.txt"),
             needs=(("BASE", "base"),),
         ),
+        Image("gateway", "images/gateway/Dockerfile", ("images/gateway",), needs=(("BASE", "base"),)),
         Image(
             "vllm-cpu",
             f"{_VLLM}/Dockerfile",

@@ -23,13 +23,22 @@ def operator_tag() -> str:
     return Path(archive).stem.removeprefix("operator-")
 
 
+def gateway() -> list[str]:
+    """The value that names the gateway's image, where one was built; without it gateways do not start here."""
+    archive = os.environ.get("FALCON_GATEWAY_ARCHIVE")
+    if not archive:
+        return []
+    return [f"--set-string=gateway.image=localhost/falcon-gateway:{Path(archive).stem.removeprefix('gateway-')}"]
+
+
 def install(helm: str, *extra: str) -> None:
     """Install or upgrade the chart and wait until the operator is ready."""
     run(
         *(f"testbed/{helm}", "upgrade", "--install", RELEASE, "charts/falcon-operator"),
         *("--namespace", NAMESPACE, "--create-namespace", "--wait", "--timeout=2m"),
         *("--set-string=image.registry=localhost", "--set-string=image.repository=falcon-operator"),
-        *(f"--set-string=image.tag={operator_tag()}", "--set-string=image.pullPolicy=Never", *extra),
+        *(f"--set-string=image.tag={operator_tag()}", "--set-string=image.pullPolicy=Never"),
+        *(*gateway(), *extra),
     )
 
 
