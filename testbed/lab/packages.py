@@ -20,6 +20,7 @@ PACKAGES: dict[str, str | None] = {
     "containernetworking-plugins": None,
     "gcc": "gcc",
     "git": "git",
+    "haproxy": "/usr/sbin/haproxy",
     "iproute2": "ip",
     "iptables": "iptables",
     "libc6-dev": "/usr/include/stdio.h",

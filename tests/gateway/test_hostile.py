@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from functools import partial
 
 import pytest
@@ -48,7 +47,9 @@ MALFORMED = {
     "NUL in a value": b"POST %s HTTP/1.1\r\nHost: g\r\nX: a\0b\r\nContent-Length: 2\r\n\r\n{}",
     "NUL in a name": b"POST %s HTTP/1.1\r\nHost: g\r\nX\0: a\r\nContent-Length: 2\r\n\r\n{}",
     "a space before the colon": b"POST %s HTTP/1.1\r\nHost: g\r\nContent-Length : 2\r\n\r\n{}",
-    "a chunk that is no number": b"POST %s HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
+    "a chunk that is no number": (
+        b"POST %s HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n"
+    ),
     "no HTTP at all": b"\x16\x03\x01\x02\x00\x01\x00 %s \r\n\r\n",
     "clear-text HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n %s",
 }
@@ -181,4 +182,4 @@ async def test_an_ill_name_server_forgets_no_engine(start: Start, start_engine: 
     await until(lambda: gateway.names.asked > asked + 3)
     answered = await gateway.ask()
     assert (await answered.answer()).endswith(b"[DONE]\n\n")
-    assert json.dumps(engine.taken[-1].body)
+    assert len(engine.taken) == 1

@@ -87,20 +87,21 @@ async def test_nobody_overtakes_and_no_engine_gets_more_than_its_share(start: St
     def taken() -> list[int]:
         return sorted(int(one.name) for one in first.taken + second.taken)
 
+    async def the_oldest_comes(count: int) -> None:
+        await until(lambda: len(taken()) == count)
+        assert taken() == list(range(count))
+
     def running(engine: Engine) -> list[Taken]:
         return [one for one in engine.taken if not one.done.is_set()]
 
     for end in range(2, 8):  # one goes, one comes: the oldest
-        assert taken() == list(range(end))
         running(first)[0].release()
-        await until(lambda: len(taken()) == end + 1)
+        await the_oldest_comes(end + 1)
     gateway.names.ports = [first.port, second.port]
     await until(lambda: len(second.taken) == 2)
     for end in range(10, 20):
-        assert taken() == list(range(end))
-        engine = (first, second)[end % 2]
-        running(engine)[0].release()
-        await until(lambda: len(taken()) == end + 1)
+        running((first, second)[end % 2])[0].release()
+        await the_oldest_comes(end + 1)
         assert [len(running(engine)) for engine in (first, second)] == [2, 2]
     for one in running(first) + running(second):
         one.release()

@@ -44,6 +44,7 @@ CHUNKED_BODY = Answer(
     413, _CLIENT, "request_too_large", "The body is too large to be sent in chunks. Send its Content-Length."
 )
 LARGE_HEADER = Answer(400, _CLIENT, "bad_request", "The header of the request is too large.")
+STRANGE_HEADER = Answer(400, _CLIENT, "bad_request", "The header of the request has control characters in it.")
 NO_ENGINE = Answer(503, _SERVER, "no_engine_ready", "No engine is ready. Try again later.", _RETRY)
 ALL_FULL = Answer(
     429, "rate_limit_error", "engines_busy", "All engines are busy and too many requests wait. Try again later.", _RETRY

@@ -13,8 +13,8 @@ from falcon_operator.desired.gateway.settings import GatewaySettings, Places, ga
 __all__ = ["GatewaySettings", "Places", "gateway_lua", "haproxy_cfg"]
 
 # A request whose body fits is waited for before it takes an engine's time.
-BUFFER_BYTES = 256 * 1024
-HEADER_BYTES = 32 * 1024
+BUFFER_BYTES = 128 * 1024
+HEADER_BYTES = 16 * 1024
 # A body whose length is not told before is bounded by what can be counted.
 CHUNKED_BYTES = BUFFER_BYTES - 2 * HEADER_BYTES
 # Clients of one gateway, held and streaming; the listener for probes and metrics has room beyond.
@@ -159,6 +159,9 @@ frontend openai
   {_return(answers.wrong_method("GET, HEAD"))} if gets !{{ method GET HEAD }}
   http-request return status 200 if health {{ nbsrv(engines) gt 0 }}
   {_return(answers.NO_ENGINE)} if health{key}
+  # 2.6 lets control characters through in values, NUL among them.
+  acl strange req.hdrs -m reg '[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f]'
+  {_return(answers.STRANGE_HEADER)} if strange
   {_return(answers.LARGE_HEADER)} if {{ req.hdrs,length gt {HEADER_BYTES} }}
   {_return(answers.large_body(settings.body_bytes))} if {{ req.hdr_val(content-length) gt {settings.body_bytes} }}
   http-request wait-for-body time 10s at-least {CHUNKED_BYTES + 1} if posts

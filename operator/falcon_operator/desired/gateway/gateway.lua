@@ -6,6 +6,8 @@
 -- used: without a server there is none, and 2.6 lets later requests overtake and does not see clients hang up in it.
 -- A request that HAProxy ends (`option abortonclose`) never comes back here, so who waits says until when it will be heard.
 
+collectgarbage("setpause", 110) -- a stream keeps its coroutine: collect before as much again has gathered
+
 local config = {
   hold = tonumber(os.getenv("FALCON_HOLD")),
   held = tonumber(os.getenv("FALCON_HELD")),
