@@ -46,7 +46,7 @@ def installed() -> HAProxy:
     found = shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin")
     if found is None:
         raise Unavailable("haproxy is not installed; testbed/packages installs it.")
-    return _known(Path(found).parent)
+    return known(Path(found).parent)
 
 
 def newer() -> HAProxy:
@@ -56,10 +56,10 @@ def newer() -> HAProxy:
         if not (folder / "bin/haproxy").exists():
             shutil.rmtree(folder, ignore_errors=True)
             _unpack(folder)
-    return _known(folder / "bin")
+    return known(folder / "bin")
 
 
-def _known(folder: Path) -> HAProxy:
+def known(folder: Path) -> HAProxy:
     said = subprocess.run([folder / "haproxy", "-v"], capture_output=True, text=True, check=False).stdout
     match = re.search(r"version (\d+)\.(\d+)", said)
     if match is None:
