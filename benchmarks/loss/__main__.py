@@ -6,12 +6,13 @@ import argparse
 import asyncio
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 from tests.cluster import kubeapi
-from tests.load.loss import Options, Row, run, table
-from tests.load.scenarios import IMAGES, SCENARIOS
+from tests.load.loss import REAL_LONG, REAL_SHORT, Options, Row, run, table
+from tests.load.scenarios import ENGINES, REAL, SCENARIOS
 from tests.node import chart
 
 
@@ -19,7 +20,12 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.loss", description=__doc__)
     parser.add_argument("scenario", nargs="*", help=f"of {', '.join(SCENARIOS)} (default: all that the cluster allows)")
     parser.add_argument("--requests", type=int, default=15_000, help="at least, in each scenario (default 15,000)")
-    parser.add_argument("--engine", choices=IMAGES, default="0.32", help="which vLLM's manners (default 0.32)")
+    parser.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default="0.32",
+        help="a fake one with this version's manners, or the real one on CPU",
+    )
     parser.add_argument("--outage", type=float, default=120, help="seconds without the API server (default 120)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here, too")
     options = parser.parse_args()
@@ -45,6 +51,8 @@ async def _main(options: argparse.Namespace) -> list[Row]:
                 continue
             print(f"{scenario.name}: {scenario.says}", flush=True)
             asked = Options(options.requests, options.engine, options.outage)
+            if options.engine == REAL:
+                asked = replace(asked, long=REAL_LONG, short=REAL_SHORT)
             rows.append(await run(client, scenario, asked))
             print(list(table(rows[-1:]))[1], flush=True)
     return rows

@@ -17,6 +17,9 @@ Json = dict[str, Any]
 # Streams that last as long as a drain does, and short ones, which are many.
 LONG: Json = {"clients": 60, "ramp": 4.0, "ask": {"tokens": 80, "pace": 0.1}}
 SHORT: Json = {"clients": 60, "ramp": 2.0, "ask": {"tokens": 5, "pace": 0.02}}
+# What the real engine on CPU can do.
+REAL_LONG: Json = {"clients": 2, "ramp": 1.0, "ask": {"tokens": 64, "numbered": False}}
+REAL_SHORT: Json = {"clients": 2, "ramp": 1.0, "ask": {"tokens": 4, "numbered": False}}
 BEFORE_SECONDS = AFTER_SECONDS = 5.0
 GPU = "nvidia.com/gpu"
 
@@ -44,10 +47,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Options:
-    """How a scenario is run: at least so many requests, against engines that are as this version."""
+    """How a scenario is run: at least so many requests, against these engines."""
 
     requests: int = 15_000
-    version: str = "0.32"
+    engine: str = "0.32"
     outage_seconds: float = 120.0
     long: Json = field(default_factory=lambda: LONG)
     short: Json = field(default_factory=lambda: SHORT)
@@ -58,7 +61,7 @@ async def run(client: httpx.Client, scenario: Scenario, options: Options) -> Row
     cluster = Cluster(client)
     cluster.open()
     try:
-        world = World(cluster, spec_of(scenario, options.version), options.outage_seconds)
+        world = World(cluster, spec_of(scenario, options.engine), options.outage_seconds)
         generation = cluster.apply(world.spec)
         await world.settled(generation)
         await world.gateways_settled()

@@ -8,12 +8,16 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tests.load.cluster import RESOURCE, Cluster, command, until
+import yaml
+from tests.load.cluster import RESOURCE, ROOT, Cluster, command, until
 
 from falcon_operator.api import names
 
 Json = dict[str, Any]
+# Fake engines by the version whose manners they have, and the real one, which is slow and needs gigabytes.
+REAL = "vllm"
 IMAGES = {"0.32": "localhost/falcon-fake-engine:v0.32.0", "0.26": "localhost/falcon-fake-engine-older:v0.26.0"}
+ENGINES = (*IMAGES, REAL)
 OPERATOR_NAMESPACE = "falcon-system"
 # One rollout of several pods, with their drains and starts, on a small machine.
 SETTLE_SECONDS = 300.0
@@ -178,12 +182,20 @@ SCENARIOS = {
 }
 
 
-def spec_of(scenario: Scenario, version: str = "0.32") -> Json:
-    """The resource of a scenario: fake engines that start in 3 s and take 64 requests each at a time."""
+def spec_of(scenario: Scenario, engine: str = "0.32") -> Json:
+    """The resource of a scenario: fake engines that start in 3 s, or the demo's real one."""
+    common = {
+        "replicas": scenario.replicas,
+        "rollout": {"drainTimeout": "60s"},
+        "gateway": {"replicas": scenario.gateways, "holdTimeout": "5m", "maxHeldRequests": 2000},
+    }
+    if engine == REAL:
+        demo = yaml.safe_load((ROOT / "examples/cpu-demo.yaml").read_text())["spec"]
+        return {**demo, **common, "engine": {**demo["engine"], "env": [{"name": "FAKE_ROUND", "value": "1"}]}}
     manners = {"FAKE_ROUND": "1", "FAKE_LOAD": "3", "FAKE_TEARDOWN": "6"}
     return {
-        "replicas": scenario.replicas,
-        "image": {"reference": IMAGES[version], "pullPolicy": "Never"},
+        **common,
+        "image": {"reference": IMAGES[engine], "pullPolicy": "Never"},
         "engine": {
             "device": "cpu",
             "maxModelLen": 4096,
@@ -196,8 +208,6 @@ def spec_of(scenario: Scenario, version: str = "0.32") -> Json:
         "gpu": {"count": 1},
         "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}},
         "startup": {"budget": "5m"},
-        "rollout": {"drainTimeout": "60s"},
-        "gateway": {"replicas": scenario.gateways, "holdTimeout": "5m", "maxHeldRequests": 2000},
     }
 
 
