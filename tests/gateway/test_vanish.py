@@ -28,7 +28,8 @@ def network() -> list[str]:
 def test_streams_on_an_engine_that_vanished_end_and_new_requests_do_not_suffer(
     haproxy: HAProxy, network: list[str], tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "tests.gateway.vanish", tmp_path / "gateway", haproxy.folder, "1", "1", "3"]
+    places = [str(tmp_path / "gateway"), str(haproxy.folder)]
+    command = [sys.executable, "-m", "tests.gateway.vanish", *places, "1", "1", "3"]
     environment = haproxy.environment | {"PYTHONPATH": f"{ROOT}/operator:{ROOT}"}
     done = subprocess.run(
         [*network, *command], cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=120
