@@ -167,6 +167,7 @@ def test_the_environment_is_the_operators_configuration(helm: Helm) -> None:
 def test_the_operators_settings_reach_it(helm: Helm) -> None:
     settings = {
         "defaultImage": "example.com/vllm:1",
+        "monitoringNamespaces": ["prometheus", "victoria"],
         "clusterDomain": "example.internal",
         "allowTrustRemoteCode": True,
         "workers": 3,
@@ -175,12 +176,16 @@ def test_the_operators_settings_reach_it(helm: Helm) -> None:
         "logLevel": "debug",
         "logFormat": "text",
     }
-    objects = helm.render({"operator": settings, "watch": {"namespaces": ["a", "b"]}})
+    gateway = {"image": "example.com/gateway:2"}
+    objects = helm.render({"operator": settings, "gateway": gateway, "watch": {"namespaces": ["a", "b"]}})
     container = one(objects, "Deployment")["spec"]["template"]["spec"]["containers"][0]
     environment = {item["name"].removeprefix("FALCON_OPERATOR_"): item["value"] for item in container["env"]}
     assert environment == {
         "USER": "falcon-operator",
         "DEFAULT_IMAGE": "example.com/vllm:1",
+        "GATEWAY_IMAGE": "example.com/gateway:2",
+        "OPERATOR_NAMESPACE": NAMESPACE,
+        "MONITORING_NAMESPACES": "prometheus,victoria",
         "CLUSTER_DOMAIN": "example.internal",
         "ALLOW_TRUST_REMOTE_CODE": "true",
         "WATCH_NAMESPACES": "a,b",

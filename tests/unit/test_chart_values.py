@@ -65,8 +65,8 @@ def test_no_object_of_ours_takes_unknown_keys() -> None:
 
 
 TYPOS = [
-    "imgae", "crds.enable", "image.tags", "watch.namespace", "operator.worker", "operator.extra", "rbac.created",
-    "serviceAccount.names", "service.ports", "serviceMonitor.enable", "networkPolicy.ingres", "resources.limit",
+    "imgae", "crds.enable", "image.tags", "watch.namespace", "operator.worker", "operator.extra", "gateway.images",
+    "rbac.created", "serviceAccount.names", "service.ports", "serviceMonitor.enable", "networkPolicy.ingres", "resources.limit",
     "affinity.node", "replicas",
 ]  # fmt: skip
 
@@ -92,6 +92,8 @@ WRONG = [
     ("operator.logFormat", "xml", "one of 'json', 'text'"),
     ("operator.allowTrustRemoteCode", "yes", "got string, want boolean"),
     ("operator.defaultImage", "", "minLength"),
+    ("operator.monitoringNamespaces", "monitoring", "got string, want array"),
+    ("gateway.image", 1, "got number, want string"),
     ("image.pullPolicy", "Allways", "one of 'Always', 'IfNotPresent', 'Never'"),
     ("image.digest", "sha256:abc", "does not match pattern"),
     ("image.tag", "a b", "does not match pattern"),
