@@ -26,7 +26,7 @@ CHAT = "/v1/chat/completions"
 KEY = "sk-first"
 
 
-async def until(what: Callable[[], bool | Awaitable[bool]], limit: float = 15) -> float:
+async def until(what: Callable[[], bool | Awaitable[bool]], limit: float = 60) -> float:
     """Wait for a condition; return the seconds that it took."""
     start = time.monotonic()
     while True:
