@@ -145,12 +145,6 @@ class Cluster:
         gateways = self.pods(names.COMPONENT_GATEWAY)
         return len(gateways) == replicas and all(map(is_ready, gateways))
 
-    def sessions(self, gateway: Json) -> int:
-        """Requests that one gateway pod carries."""
-        page = httpx.get(f"http://{gateway['status']['podIP']}:{names.GATEWAY_METRICS_PORT}/metrics", trust_env=False)
-        name = 'haproxy_frontend_current_sessions{proxy="openai"}'
-        return int(next(line for line in page.text.splitlines() if line.startswith(name)).split()[-1])
-
     def story(self) -> str:
         """What there is, for an error."""
         pods = [

@@ -75,7 +75,8 @@ async def run(client: httpx.Client, scenario: Scenario, options: Options) -> Row
 async def _disturb(world: World, scenario: Scenario, options: Options) -> Row:
     begun = time.monotonic()
     address = await asyncio.to_thread(world.cluster.address)
-    clients = await Clients.begin([address], options.long, options.short, least=options.requests)
+    groups = [{**group, "retry": scenario.retry} for group in (options.long, options.short)]
+    clients = await Clients.begin([address], *groups, least=options.requests)
     try:
         await asyncio.sleep(BEFORE_SECONDS)
         await scenario.act(world)

@@ -23,6 +23,13 @@ OPERATOR_NAMESPACE = "falcon-system"
 SETTLE_SECONDS = 300.0
 OUTAGE_SECONDS = 120.0
 
+# Prints the gateway's requests, and kills it; its container starts again.
+KILL_GATEWAY = """
+exec 3<>/dev/tcp/127.0.0.1/8404
+printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3
+grep '^haproxy_frontend_current_sessions{proxy="openai"}' <&3
+kill -9 $(cat /proc/1/task/1/children)
+"""
 # Prints the engine's requests, and kills its core.
 KILL_CORE = """
 import os, pathlib, signal, urllib.request
@@ -82,7 +89,8 @@ class World:
 class Scenario:
     """One disruption. `act` returns when it is over; `gpus` are left free beside those of the engines, None is all.
 
-    A planned one may cost no request, another one those that the dying process carried.
+    A planned one may cost no request, another one those that the dying process carried. With `retry` clients try again
+    where they got no connection, as OpenAI's do.
     """
 
     name: str
@@ -91,6 +99,7 @@ class Scenario:
     replicas: int = 2
     gateways: int = 1
     planned: bool = True
+    retry: bool = False
     spare_gpus: int | None = None
     nodes: int = 1
 
@@ -177,7 +186,12 @@ SCENARIOS = {
         Scenario("gateway-rolled", "each of 2 gateways is replaced", roll_gateways, gateways=2),
         Scenario("api-outage", "the API server is away", stop_api),
         Scenario("engine-killed", "the core of 1 of 2 engines dies", kill_engine, planned=False),
-        Scenario("gateway-killed", "1 of 2 gateways dies", kill_gateway, gateways=2, planned=False),
+        Scenario(
+            *("gateway-killed", "1 of 2 gateways dies; clients try refused connections again", kill_gateway),
+            gateways=2,
+            planned=False,
+            retry=True,
+        ),
     )
 }
 
