@@ -66,8 +66,8 @@ def test_no_object_of_ours_takes_unknown_keys() -> None:
 
 TYPOS = [
     "imgae", "crds.enable", "image.tags", "watch.namespace", "operator.worker", "operator.extra", "gateway.images",
-    "rbac.created", "serviceAccount.names", "service.ports", "serviceMonitor.enable", "networkPolicy.ingres", "resources.limit",
-    "affinity.node", "replicas",
+    "rbac.created", "serviceAccount.names", "service.ports", "serviceMonitor.enable", "networkPolicy.ingres",
+    "resources.limit", "affinity.node", "replicas",
 ]  # fmt: skip
 
 
