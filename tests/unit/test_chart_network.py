@@ -3,6 +3,7 @@
 from tests.unit.charts import Helm, Json, one
 
 from falcon_operator.api import names
+from falcon_operator.desired import network_policy
 
 
 def operator_port(objects: list[Json]) -> Json:
@@ -24,6 +25,11 @@ def test_the_service_monitor_scrapes_the_service(helm: Helm) -> None:
     assert monitor["metadata"]["labels"]["prometheus"] == "main"
     port = service["spec"]["ports"][0]["name"]
     assert monitor["spec"]["endpoints"] == [{"port": port, "path": "/metrics", "interval": "15s"}]
+
+
+def test_the_operators_pod_is_the_one_that_engines_let_in(helm: Helm) -> None:
+    labels = one(helm.render({"nameOverride": "other"}), "Deployment")["spec"]["template"]["metadata"]["labels"]
+    assert network_policy.OPERATOR.items() <= labels.items()
 
 
 def test_the_network_policy_lets_through_what_the_operator_does(helm: Helm) -> None:

@@ -29,6 +29,9 @@ def test_without_options_the_defaults_of_the_configuration_hold() -> None:
 def test_each_setting_can_come_from_the_environment() -> None:
     found = config(
         FALCON_OPERATOR_DEFAULT_IMAGE="registry.example/vllm:1",
+        FALCON_OPERATOR_GATEWAY_IMAGE="registry.example/haproxy:1",
+        FALCON_OPERATOR_OPERATOR_NAMESPACE="falcon-system",
+        FALCON_OPERATOR_MONITORING_NAMESPACES="prom, victoria",
         FALCON_OPERATOR_CLUSTER_DOMAIN="corp.example",
         FALCON_OPERATOR_ALLOW_TRUST_REMOTE_CODE="true",
         FALCON_OPERATOR_WATCH_NAMESPACES="a, b",
@@ -41,6 +44,9 @@ def test_each_setting_can_come_from_the_environment() -> None:
     )
     assert found == OperatorConfig(
         default_image="registry.example/vllm:1",
+        gateway_image="registry.example/haproxy:1",
+        operator_namespace="falcon-system",
+        monitoring_namespaces=("prom", "victoria"),
         cluster_domain="corp.example",
         allow_trust_remote_code=True,
         watch_namespaces=("a", "b"),
@@ -57,6 +63,9 @@ def test_an_option_wins_over_the_environment() -> None:
     found = config("--workers", "8", "--namespace", "x", "--namespace", "y", FALCON_OPERATOR_WORKERS="4",
                    FALCON_OPERATOR_WATCH_NAMESPACES="a")  # fmt: skip
     assert (found.workers, found.watch_namespaces) == (8, ("x", "y"))
+    found = config("--monitoring-namespace", "m", FALCON_OPERATOR_MONITORING_NAMESPACES="a")
+    assert found.monitoring_namespaces == ("m",)
+    assert config(FALCON_OPERATOR_MONITORING_NAMESPACES="").monitoring_namespaces == ()
 
 
 @pytest.mark.parametrize(

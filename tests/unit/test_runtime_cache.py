@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from falcon_operator.api import names
-from falcon_operator.kube.resources import CONFIG_MAP, DEPLOYMENT, FALCON, POD, SERVICE, WATCHED
+from falcon_operator.kube.resources import CONFIG_MAP, DEPLOYMENT, FALCON, HTTP_ROUTE, POD, SERVICE, WATCHED
 from falcon_operator.runtime.cache import Cache, owner_of
 
 KEY = ("ns", "web")
@@ -109,6 +109,24 @@ def test_launchers_are_known_by_name_only() -> None:
     assert "binaryData" not in stored
     cache.delete(CONFIG_MAP, launcher("falcon-launcher-1"))
     assert cache.launchers("ns") == frozenset()
+
+
+def test_a_config_map_of_a_resource_is_known_by_its_hashes() -> None:
+    cache = Cache()
+    body = {**child("ConfigMap", "web-gateway"), "data": {"haproxy.cfg": "x" * 1000}}
+    assert cache.upsert(CONFIG_MAP, body)
+    assert cache.launchers("ns") == frozenset()
+    stored = cache.get(CONFIG_MAP, ("ns", "web-gateway"))
+    assert stored is not None
+    assert len(stored["data"]["haproxy.cfg"]) < 20
+    assert [found for _, found in cache.children(KEY)] == [stored]
+
+
+def test_a_kind_that_is_no_longer_known_leaves_no_children_behind() -> None:
+    cache = Cache()
+    cache.upsert(HTTP_ROUTE, child("HTTPRoute", "web"))
+    cache.refuse(HTTP_ROUTE)
+    assert list(cache.children(KEY)) == []
 
 
 def test_what_only_costs_memory_is_left_out() -> None:

@@ -116,6 +116,17 @@ async def test_a_new_wish_and_a_changed_field_are_written_with_force(setting: Se
     assert setting.api.calls == ["apply Deployment/web", *["apply Deployment/web force"] * 2]
 
 
+async def test_a_config_map_is_compared_with_what_the_cache_keeps_of_it(setting: Setting) -> None:
+    body = stamped({**child(CONFIG_MAP), "data": {"haproxy.cfg": "global"}})
+    assert await setting.apply(body) is Outcome.WRITTEN
+    assert await setting.apply(body) is Outcome.UNCHANGED
+    live = setting.api.objects[CONFIG_MAP, "web"]
+    metadata = {**live["metadata"], "resourceVersion": "500"}
+    setting.cache.upsert(CONFIG_MAP, {**live, "metadata": metadata, "data": {"haproxy.cfg": "other"}})
+    assert await setting.apply(body) is Outcome.WRITTEN
+    assert setting.api.calls == ["apply ConfigMap/web", "apply ConfigMap/web force"]
+
+
 async def test_a_value_that_the_api_server_stores_in_another_form_is_no_reason_to_write_again(setting: Setting) -> None:
     body = child(replicas=1, note="ABC")
     await setting.apply(body)

@@ -7,8 +7,8 @@ import pytest
 
 from falcon_operator.api import names
 from falcon_operator.kube.client import KubeClient
-from falcon_operator.kube.errors import ApiError, Forbidden, Unavailable
-from falcon_operator.kube.resources import FALCON, NODE, WATCHED, Resource
+from falcon_operator.kube.errors import ApiError, Forbidden, NotFound, Unavailable
+from falcon_operator.kube.resources import FALCON, HTTP_ROUTE, NODE, WATCHED, Resource
 from falcon_operator.runtime.cache import Cache, Key
 from falcon_operator.runtime.intake import Intake
 from falcon_operator.runtime.nodes import Nodes
@@ -59,9 +59,12 @@ class FakeApi:
         self.resources: list[Json] = []
         self.asked: list[tuple[str, str | None]] = []
         self.problem: ApiError | None = None
+        self.unknown: frozenset[Resource] = frozenset()  # kinds that are not installed
 
     async def list(self, resource: Resource, namespace: str | None, selector: str | None, keep: Any) -> list[Json]:
         self.asked.append((resource.kind, namespace))
+        if resource in self.unknown:
+            raise NotFound(404, "NotFound", "404 page not found")
         if resource is not NODE:
             return [r for r in self.resources if resource is FALCON and r["metadata"]["namespace"] == namespace]
         if self.problem is not None:
@@ -276,6 +279,26 @@ async def test_another_error_than_a_refusal_is_tried_again(setting: Setting) -> 
     with pytest.raises(Unavailable):
         await setting.sweeper.sweep(NODE)
     assert not setting.cache.synced
+
+
+async def test_a_kind_that_is_installed_later_is_noticed(setting: Setting, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    setting.api.unknown = frozenset({HTTP_ROUTE})
+    await setting.sweeper.sync()
+    assert setting.cache.synced
+    assert setting.cache.refused == {HTTP_ROUTE}
+    assert [r.levelname for r in caplog.records if "no HTTPRoute that can be read" in r.message] == ["INFO"]
+    await setting.queued()
+    setting.api.unknown = frozenset()
+    await setting.sweeper.sweep(HTTP_ROUTE)
+    assert setting.cache.refused == frozenset()
+    assert await setting.queued(), "somebody may have waited for it"
+
+
+async def test_a_kind_of_our_own_that_is_not_installed_is_waited_for(setting: Setting) -> None:
+    setting.api.unknown = frozenset({FALCON})
+    with pytest.raises(NotFound):
+        await setting.sweeper.sweep(FALCON)
 
 
 def test_nodes_are_the_only_kind_that_can_be_missing() -> None:

@@ -13,7 +13,8 @@ from falcon_operator.api.config import OperatorConfig
 from falcon_operator.desired.metadata import Owner, child
 
 LABEL_NAMESPACE = "kubernetes.io/metadata.name"
-_OPERATOR = {names.LABEL_COMPONENT: "operator"}
+# Of the operator's own pod, as its chart labels it.
+OPERATOR = {names.LABEL_COMPONENT: "operator"}
 _DNS_PORT = 53
 
 
@@ -80,7 +81,7 @@ def gateway_policy(owner: Owner, config: OperatorConfig) -> dict[str, Any]:
 
 def _operator(config: OperatorConfig) -> dict[str, Any]:
     where = {LABEL_NAMESPACE: config.operator_namespace} if config.operator_namespace else {}
-    return {"namespaceSelector": _matching(where), "podSelector": _matching(_OPERATOR)}
+    return {"namespaceSelector": _matching(where), "podSelector": _matching(OPERATOR)}
 
 
 def _monitoring(config: OperatorConfig) -> list[dict[str, Any]]:
