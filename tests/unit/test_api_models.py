@@ -93,7 +93,6 @@ def test_effective_gpu_count(spec: Any, count: int) -> None:
         ({"rollout": {"onFailure": "RollBack"}}, ["rollout.onFailure"]),
         ({"autoscaling": {"mode": "External"}}, ["autoscaling"]),
         ({"monitoring": {"podMonitor": "Off"}}, ["monitoring.podMonitor"]),
-        ({"monitoring": {"podMonitor": "Off"}}, ["monitoring.podMonitor"]),
     ],
 )
 def test_what_is_not_implemented_yet_is_named(spec: Any, fields: list[str]) -> None:
