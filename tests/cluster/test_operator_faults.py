@@ -79,8 +79,8 @@ def undisturbed(world: World, start: Start) -> Json:
     return state
 
 
-# Launcher, two Deployments, two Services, ConfigMap, two policies, two budgets, two statuses, event and revision: one more
-# than there are.
+# Launcher, two Deployments, two Services, ConfigMap, two policies, two budgets, two statuses, event and revision:
+# one more than there are.
 @pytest.mark.parametrize("write", range(1, 16))
 def test_an_operator_that_dies_after_any_write_is_followed_by_one_that_finishes(
     world: World, start: Start, proxy: ApiProxy, write: int
