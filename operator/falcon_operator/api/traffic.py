@@ -46,7 +46,7 @@ class Monitoring(Base):
 class APIKeys(Base):
     """Keys that the gateway accepts."""
 
-    secret_name: ObjectName = Field(description="Secret of the same namespace, one key an entry.")
+    secret_name: ObjectName = Field(description="Secret of the same namespace; each line of each entry is a key.")
 
 
 class ParentRef(Base):
@@ -101,4 +101,6 @@ class Gateway(Base):
         default=512, description="Most requests that are held at a time."
     )
     http_route: HTTPRoute | None = Field(default=None, description="An HTTPRoute to the endpoint.")
-    inference_pool: InferencePool | None = Field(default=None, description="An InferencePool over the engines.")
+    inference_pool: InferencePool | None = Field(
+        default=None, description="An InferencePool over the engines, whose port is then open to all."
+    )
