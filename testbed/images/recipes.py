@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from testbed.lab.images import mark_used
 from testbed.lab.layout import Layout
 from testbed.lab.lock import alone
 from testbed.lab.progress import say, step
@@ -18,6 +20,9 @@ from .buildah import Buildah
 REPOSITORY = Path(__file__).resolve().parents[2]
 _VLLM = "testbed/images/vllm-cpu"
 _FAKE = "testbed/images/fake-engine"
+# An archive that no build and no `up` asked for this long is nobody's: until then another checkout may be about to
+# bring up a testbed with it.
+_UNUSED_SECONDS = 2 * 3600
 _IGNORED = ("__pycache__", ".mypy_cache", ".ruff_cache")
 
 
@@ -113,7 +118,10 @@ class Builder:
             self._buildah.clean()
             for name in wanted:
                 self._make_archive(IMAGES[name])
-        return [self._archive(IMAGES[name]) for name in wanted]
+            archives = [self._archive(IMAGES[name]) for name in wanted]
+            for path in archives:
+                mark_used(path)
+        return archives
 
     def reference(self, name: str) -> str:
         """Return the name that pods call the image by."""
@@ -146,7 +154,7 @@ class Builder:
         with step(f"image {image.name}: archive"):
             self._buildah.export(stored, self.reference(image.name), path, left_out)
         for old in self._archives.glob(f"{image.name}-*.tar"):
-            if old != path:
+            if old != path and old.stat().st_atime < time.time() - _UNUSED_SECONDS:
                 old.unlink()
 
     def _make(self, image: Image) -> str:

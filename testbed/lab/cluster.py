@@ -10,7 +10,7 @@ from . import gpunodes, images
 from .kubectl import Kubectl
 from .layout import MANIFESTS, NODE, Layout
 from .node import Node
-from .progress import step, wait_until
+from .progress import patience, step, wait_until
 
 
 class Cluster:
@@ -120,7 +120,9 @@ class Cluster:
     def await_rollout(self, name: str) -> None:
         """Wait until a Deployment of kube-system is fully there."""
         with step(f"{name} ready"):
-            self._kubectl("-n", "kube-system", "rollout", "status", f"deployment/{name}", "--timeout=120s")
+            self._kubectl(
+                "-n", "kube-system", "rollout", "status", f"deployment/{name}", f"--timeout={patience(120):.0f}s"
+            )
 
     def await_metrics_api(self) -> None:
         """Wait until the API server gets metrics of the real node."""

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import time
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +64,23 @@ def tools_archive(layout: Layout) -> Path:
     return path
 
 
+def mark_used(path: Path) -> None:
+    """Note in the archive's access time that it is in use; its modification time is what it is known by."""
+    with suppress(OSError):  # an archive may lie where nothing can be written
+        os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
+
+
+def newest(archives: Iterable[Path]) -> list[Path]:
+    """Return the newest archive of each image, in the order in which they were built.
+
+    Archives are called NAME-HASH.tar; older ones stay a while for a testbed of another checkout. An image whose
+    archive leaves out the layers of another was built after it.
+    """
+    by_time = sorted(archives, key=lambda path: path.stat().st_mtime)
+    last = {path.stem.rpartition("-")[0] or path.stem: path for path in by_time}
+    return [path for path in by_time if path in last.values()]
+
+
 def _marker(layout: Layout, archive: Path) -> Path:
     """Return the file that says this very archive was imported into this store."""
     facts = archive.stat()
@@ -72,6 +93,7 @@ def import_archive(path: Path, place: Layout | None = None) -> bool:
     where = place or layout()
     if not path.is_file():
         raise TestbedError(f"There is no image archive {path}.")
+    mark_used(path)
     marker = _marker(where, path)
     if marker.exists():
         return False

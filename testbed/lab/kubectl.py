@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from typing import Any
 
 from .node import Node
-from .progress import TestbedError
+from .progress import TestbedError, patience
+
+# What kubectl says when it did not get to do anything, as on a slow machine whose API server has no time for it:
+# trying again cannot do anything twice.
+_NOT_HEARD = (
+    "TLS handshake timeout",
+    "connection refused",
+    "couldn't get current server API group list",
+    "the server is currently unable to handle the request",
+)
+_HEARD_WITHIN = 60
 
 
 class Kubectl:
@@ -33,7 +44,11 @@ class Kubectl:
 
     def __call__(self, *arguments: str, text: str | None = None) -> str:
         """Run the command, with `text` as its input, and return what it prints."""
+        deadline = time.monotonic() + patience(_HEARD_WITHIN)
         done = self._run(arguments, text)
+        while done.returncode and any(cause in done.stderr for cause in _NOT_HEARD) and time.monotonic() < deadline:
+            time.sleep(0.5)
+            done = self._run(arguments, text)
         if done.returncode:
             raise TestbedError(f"kubectl {' '.join(arguments)} failed:\n{done.stderr[-2000:]}")
         return done.stdout

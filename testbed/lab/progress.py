@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -39,10 +40,27 @@ def steps() -> list[tuple[str, float]]:
     return list(_steps)
 
 
+def patience(seconds: float) -> float:
+    """Return how long to wait for what takes `seconds` at most on a common machine.
+
+    FALCON_TESTBED_PATIENCE is the factor: an emulated CPU is ten to twenty times as slow. By default it is 4, since a
+    component that ends is told at once and only one that hangs is told later.
+    """
+    text = os.environ.get("FALCON_TESTBED_PATIENCE") or "4"
+    try:
+        factor = float(text)
+    except ValueError:
+        factor = 0
+    if not 1 <= factor < float("inf"):
+        raise TestbedError(f"FALCON_TESTBED_PATIENCE is {text!r}; it has to be a number of 1 or more.")
+    return seconds * factor
+
+
 def wait_until(
     what: str, check: Callable[[], bool], seconds: float, on_timeout: Callable[[], str] = lambda: ""
 ) -> None:
-    """Poll `check` until it holds; after `seconds` raise with `on_timeout`'s explanation."""
+    """Poll `check` until it holds; after `patience(seconds)` raise with `on_timeout`'s explanation."""
+    seconds = patience(seconds)
     deadline = time.monotonic() + seconds
     while not check():
         if time.monotonic() > deadline:

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
 import re
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
@@ -123,3 +125,28 @@ def test_the_serving_image_alone_serves_what_an_empty_spec_does() -> None:
     written = re.search(r"FALCON_INTENT='(.*)'", text)
     assert written is not None
     assert Intent.from_json(written[1]) == intent(Spec(), "localhost/serving:latest")
+
+
+def test_an_older_archive_stays_until_nobody_has_used_it_for_hours(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    builder = Builder(Layout(copy / "cache", copy / "state"))
+    monkeypatch.setattr(builder, "_buildah", Store())
+    archives = copy / "cache/images"
+    archives.mkdir(parents=True)
+    of_another_checkout, left_behind = archives / "base-111111111111.tar", archives / "base-222222222222.tar"
+    of_another_checkout.touch()
+    left_behind.touch()
+    os.utime(left_behind, (time.time() - 24 * 3600, time.time()))
+    built = builder.build(["base"])
+    assert sorted(archives.glob("*.tar")) == sorted([*built, of_another_checkout])
+
+
+class Store:
+    """Takes the place of buildah: it has every image."""
+
+    def clean(self) -> None: ...
+
+    def has(self, _image: str) -> bool:
+        return True
+
+    def export(self, _image: str, _reference: str, path: Path, _left_out: dict[str, int]) -> None:
+        path.touch()

@@ -1,11 +1,12 @@
 """The testbed's pure parts: cgroup places, content hashes, image archives, node labels."""
 
 import json
+import os
 import tarfile
 from pathlib import Path
 
 import pytest
-from testbed.lab import cgroups, components, gobuild, golang, gpunodes, layout, oci
+from testbed.lab import cgroups, components, gobuild, golang, gpunodes, images, layout, oci, progress
 from testbed.lab.progress import TestbedError
 
 
@@ -99,3 +100,34 @@ def test_gpu_nodes_carry_the_drivers_version_in_both_spellings() -> None:
     assert labels[gpunodes.FAKE] == "true"
     assert node["spec"]["taints"][0]["effect"] == "NoSchedule"
     assert gpunodes.kwok_node(1, tainted=False)["spec"]["taints"] == []
+
+
+def test_waits_are_as_long_as_the_machine_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FALCON_TESTBED_PATIENCE", "20")
+    assert progress.patience(30) == 600
+    for wrong in ("0", "quick", "inf", "nan"):
+        monkeypatch.setenv("FALCON_TESTBED_PATIENCE", wrong)
+        with pytest.raises(TestbedError, match=f"FALCON_TESTBED_PATIENCE is '{wrong}'"):
+            progress.patience(30)
+
+
+def archive_of(folder: Path, name: str, made: int) -> Path:
+    path = folder / name
+    path.touch()
+    os.utime(path, (made, made))
+    return path
+
+
+def test_the_newest_archive_of_each_image_is_imported_and_in_order(tmp_path: Path) -> None:
+    archive_of(tmp_path, "vllm-cpu-aaaaaaaaaaaa.tar", 1)
+    above = archive_of(tmp_path, "serving-cpu-bbbbbbbbbbbb.tar", 4)
+    below = archive_of(tmp_path, "vllm-cpu-cccccccccccc.tar", 3)
+    own = archive_of(tmp_path, "mine.tar", 2)
+    assert images.newest(tmp_path.glob("*.tar")) == [own, below, above]
+
+
+def test_use_does_not_make_an_archive_another(tmp_path: Path) -> None:
+    path = archive_of(tmp_path, "mine.tar", 2)
+    images.mark_used(path)
+    assert path.stat().st_mtime == 2
+    assert path.stat().st_atime > 2
