@@ -64,7 +64,7 @@ end)
 
 local waiting, head, last = {}, 1, 0
 local stopping = false
-local GRACE = 0.3
+local GRACE = 0.5
 
 local function advance()
   local time = now()
@@ -123,10 +123,7 @@ end
 local function wait(txn, id, entry)
   while true do
     advance()
-    -- The line may have gone on without one that was not heard in time: it is then the oldest. Never sleep less than 1 ms:
-    -- HAProxy does not survive a time to wake that has passed.
-    local place = math.max(0, id - head)
-    if entry.gone then return "gone" end
+    local place = id - head
     local room = free(txn)
     if place == 0 and room > 0 then return nil end
     if stopping then
@@ -134,11 +131,15 @@ local function wait(txn, id, entry)
       if (tonumber(core.backends["engines"]:get_stats()["act"]) or 0) == 0 then return "none" end
     end
     if now() - entry.since >= config.hold then return refusal(txn) end
-    -- Only the oldest goes. Those that have room too follow a millisecond apart, in their order.
+    -- Only the oldest goes. Those that have room too follow a millisecond apart, in their order. Never sleep 0 or less:
+    -- HAProxy 3.x does not survive a time to wake that has passed.
     local pause = place > 0 and place < room and math.min(1 + place, 200) or place < 32 and 20 or 200
     entry.due = now() + pause / 1000 + GRACE
     core.msleep(pause)
-    waiting[id] = entry -- also if the process was too busy to come back in time
+    if entry.gone then return "gone" end
+    -- The process may have been too busy to come back in time, and the line gone on without this one.
+    waiting[id], entry.due = entry, now() + GRACE
+    head = math.min(head, id)
   end
 end
 
