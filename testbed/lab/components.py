@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 
 from .kubectl import Kubectl
-from .layout import CLUSTER_DOMAIN, KWOK_POD_CIDR, NODE, NODE_IP, POD_CIDR, SERVICE_CIDR, Layout
+from .layout import API_SERVER, CLUSTER_DOMAIN, HERE, KWOK_POD_CIDR, NODE, NODE_IP, POD_CIDR, SERVICE_CIDR, Layout
 from .node import Node
 from .processes import Process
 from .progress import TestbedError, say, wait_until
@@ -23,6 +23,15 @@ NAMES = (
     "kubelet",
     "kube-proxy",
     "kwok",
+    "netpol",
+)
+# runs only where it is asked for
+POLICIES = "netpol"
+# These are programs of the machine; all others are built.
+_PROGRAMS = {"containerd": "containerd", POLICIES: "python3"}
+_AGENT = (
+    "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); "
+    "runpy.run_module('testbed.lab.netpol', run_name='__main__')"
 )
 REAL_NODE_LABEL = "falcon.testbed/real"
 
@@ -119,8 +128,13 @@ def command_lines(layout: Layout) -> dict[str, list[str]]:
             f"--cidr={KWOK_POD_CIDR}",
             "--node-lease-duration-seconds=40",
         ],
+        # the last two are for the fingerprint: other code is another agent
+        POLICIES: [
+            *("-P", "-u", "-c", _AGENT, str(HERE.parents[1]), API_SERVER, str(pki), NODE),
+            *(f"code={HERE / file}" for file in ("netpol.py", "policy_rules.py")),
+        ],
     }
-    return {name: ["containerd" if name == "containerd" else binary(name), *lines[name]] for name in NAMES}
+    return {name: [_PROGRAMS.get(name) or binary(name), *lines[name]] for name in NAMES}
 
 
 def fingerprint(command: list[str]) -> str:

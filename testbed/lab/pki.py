@@ -46,6 +46,7 @@ CERTIFICATES = (
     Certificate("kube-proxy", "/CN=system:kube-proxy"),
     Certificate("kubelet", f"/O=system:nodes/CN=system:node:{NODE}"),
     Certificate("kwok", "/O=system:masters/CN=kwok"),
+    Certificate("netpol", "/O=system:masters/CN=netpol"),
     Certificate("kubelet-client", "/O=system:masters/CN=kube-apiserver-kubelet-client"),
     Certificate("front-proxy-client", "/CN=front-proxy-client", signer="front-proxy-ca"),
 )

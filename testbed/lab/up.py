@@ -9,7 +9,7 @@ from pathlib import Path
 
 from . import configs, images, packages, pki, progress
 from .cluster import Cluster
-from .components import NAMES, Components
+from .components import NAMES, POLICIES, Components
 from .gobuild import NODE_GROUPS, Builder
 from .layout import Layout
 from .node import Node
@@ -24,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--gpus", type=int, default=2, help="fake GPUs of the real node (default 2)")
     options.add_argument("--kwok", type=int, default=2, help="GPU nodes that kwok plays (default 2)")
     options.add_argument("--kwok-untainted", action="store_true", help="let any pod be scheduled to kwok's nodes")
+    options.add_argument("--policies", action="store_true", help="enforce NetworkPolicies (default: only stored)")
     options.add_argument("--with", dest="extras", action="append", default=[], choices=EXTRAS, help="more programs")
     options.add_argument(
         "--images",
@@ -31,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="ARCHIVE",
         help="OCI archives to import: these only, or none (default: FALCON_TESTBED_IMAGES, paths separated by colons, "
-        "else all in the cache's folder images)",
+        "else the newest of each image in the cache's folder images)",
     )
     return options
 
@@ -42,18 +43,19 @@ def _archives(layout: Layout, given: list[Path] | None) -> list[Path]:
     listed = os.environ.get("FALCON_TESTBED_IMAGES")
     if listed is not None:
         return [Path(path) for path in listed.split(":") if path]
-    # An image whose archive leaves out the layers of another was built after it.
-    return sorted(layout.images.glob("*.tar"), key=lambda path: path.stat().st_mtime)
+    return images.newest(layout.images.glob("*.tar"))
 
 
-def _start_components(layout: Layout, components: Components) -> None:
+def _start_components(layout: Layout, components: Components, *, policies: bool) -> None:
     for name in ("etcd", "containerd", "kube-apiserver"):
         components.start(name)
     components.await_ready("containerd")
     for image in (images.PAUSE, images.COREDNS, images.GPU_PLUGIN):
         images.import_archive(image.archive(layout), layout)
     components.await_ready("kube-apiserver")
-    rest = NAMES[NAMES.index("kube-apiserver") + 1 :]
+    rest = [name for name in NAMES[NAMES.index("kube-apiserver") + 1 :] if policies or name != POLICIES]
+    if not policies:
+        components.stop(POLICIES)
     for name in rest:
         components.start(name)
     for name in rest:
@@ -73,7 +75,7 @@ def up(layout: Layout, options: argparse.Namespace) -> None:
     had_pods = (layout.state / "etcd").exists()
     with step("namespaces and components"):
         fresh = node.start()
-        _start_components(layout, components)
+        _start_components(layout, components, policies=options.policies)
     cluster.await_node()
     if fresh and had_pods:
         cluster.await_restarted_pods()
