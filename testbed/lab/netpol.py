@@ -1,7 +1,8 @@
 """The NetworkPolicy agent: a component that keeps the node's nftables table at what the policies say.
 
-Its arguments: the API server's URL, the folder of certificates, the node's name. For tests, not for production: it watches everything and
-makes the whole table anew at each change. A new pod is unprotected until its address is in the API.
+Its arguments: the API server's URL, the folder of certificates, the node's name. For tests, not for production: it
+watches everything and makes the whole table anew at each change. A new pod is unprotected until its address is in the
+API.
 """
 
 from __future__ import annotations
