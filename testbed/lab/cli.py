@@ -11,6 +11,7 @@ from typing import NoReturn
 from . import down as down_command
 from . import packages as packages_command
 from . import up as up_command
+from . import workers
 from .components import NAMES, Components
 from .gobuild import GROUPS, NODE_GROUPS, Builder
 from .kubectl import Kubectl
@@ -47,6 +48,10 @@ def _status(place: Layout, arguments: Sequence[str]) -> None:
             print(f"  {name:24} does not run; testbed/component start {name}")
         else:
             print(f"  {name:24} pid {process.pid:<8} {process.memory() / 1e6:5.0f} MB  up {process.age():.0f} s")
+    for worker in place.workers():
+        further = Node(worker)
+        if further.holder:
+            print(f"  {worker.node:24} {len(further.members())} processes")
     kubectl = Kubectl(node)
     if kubectl.succeeds("get", "--raw", "/readyz"):
         print(kubectl("get", "nodes", "-o", "wide"), end="")
@@ -72,6 +77,20 @@ def _component(place: Layout, arguments: Sequence[str]) -> None:
         if action == "start" and components.start(name):
             components.await_ready(name)
         say(f"{name}: {'runs' if action == 'start' else 'stopped'}")
+
+
+def _cut(place: Layout, arguments: Sequence[str]) -> None:
+    if len(arguments) != 1:
+        raise TestbedError("Usage: testbed/cut NODE")
+    workers.cut(place, arguments[0])
+    say(f"{arguments[0]}: cut off")
+
+
+def _mend(place: Layout, arguments: Sequence[str]) -> None:
+    if len(arguments) != 1:
+        raise TestbedError("Usage: testbed/mend NODE")
+    workers.mend(place, arguments[0])
+    say(f"{arguments[0]}: connected")
 
 
 def _packages(_place: Layout, _arguments: Sequence[str]) -> None:
@@ -117,6 +136,8 @@ COMMANDS: dict[str, Callable[[Layout, Sequence[str]], None]] = {
     "down": _down,
     "status": _status,
     "component": _component,
+    "cut": _cut,
+    "mend": _mend,
     "packages": _packages,
     "build": _build,
     "exec": _exec,

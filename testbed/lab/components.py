@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 
 from .kubectl import Kubectl
-from .layout import API_SERVER, CLUSTER_DOMAIN, HERE, KWOK_POD_CIDR, NODE, NODE_IP, POD_CIDR, SERVICE_CIDR, Layout
+from .layout import API_SERVER, CLUSTER_DOMAIN, CLUSTER_POD_CIDR, HERE, KWOK_POD_CIDR, NODE_IP, SERVICE_CIDR, Layout
 from .node import Node
 from .processes import Process
 from .progress import TestbedError, say, wait_until
@@ -25,6 +25,8 @@ NAMES = (
     "kwok",
     "netpol",
 )
+# those of a second or third node
+WORKER_NAMES = ("containerd", "kubelet", "kube-proxy")
 # runs only where it is asked for
 POLICIES = "netpol"
 # These are programs of the machine; all others are built.
@@ -106,16 +108,16 @@ def command_lines(layout: Layout) -> dict[str, list[str]]:
             f"--root-ca-file={pki / 'ca.crt'}",
             f"--cluster-signing-cert-file={pki / 'ca.crt'}",
             f"--cluster-signing-key-file={pki / 'ca.key'}",
-            f"--cluster-cidr={POD_CIDR}",
+            f"--cluster-cidr={CLUSTER_POD_CIDR}",
             f"--service-cluster-ip-range={SERVICE_CIDR}",
             "--allocate-node-cidrs=false",
         ],
         "kube-scheduler": [*delegated("kube-scheduler"), "--leader-elect=false", "--bind-address=127.0.0.1"],
         "kubelet": [
             f"--config={etc / 'kubelet.yaml'}",
-            f"--kubeconfig={config('kubelet')}",
-            f"--node-ip={NODE_IP}",
-            f"--hostname-override={NODE}",
+            f"--kubeconfig={config(layout.kubelet_user)}",
+            f"--node-ip={layout.node_ip}",
+            f"--hostname-override={layout.node}",
             f"--node-labels={REAL_NODE_LABEL}=true",
             "--v=1",
         ],
@@ -130,7 +132,7 @@ def command_lines(layout: Layout) -> dict[str, list[str]]:
         ],
         # the last two are for the fingerprint: other code is another agent
         POLICIES: [
-            *("-P", "-u", "-c", _AGENT, str(HERE.parents[1]), API_SERVER, str(pki), NODE),
+            *("-P", "-u", "-c", _AGENT, str(HERE.parents[1]), API_SERVER, str(pki), layout.node),
             *(f"code={HERE / file}" for file in ("netpol.py", "policy_rules.py")),
         ],
     }

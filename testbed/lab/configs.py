@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .layout import API_SERVER, CLUSTER_DOMAIN, DNS_IP, NODE, NODE_IP, POD_CIDR, Layout
+from .layout import API_SERVER, CLUSTER_DOMAIN, DNS_IP, Layout
 from .progress import TestbedError
 
-USERS = ("kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kwok")
+USERS = ("kube-controller-manager", "kube-scheduler", "kwok")
 
 
 def _encoded(path: Path) -> str:
@@ -43,7 +43,7 @@ def kubelet(layout: Layout) -> dict[str, Any]:
     return {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
-        "address": NODE_IP,
+        "address": layout.node_ip,
         "authentication": {
             "anonymous": {"enabled": False},
             "webhook": {"enabled": True},
@@ -80,12 +80,12 @@ def kube_proxy(layout: Layout) -> dict[str, Any]:
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
         "mode": "nftables",
-        "bindAddress": NODE_IP,
+        "bindAddress": layout.node_ip,
         "metricsBindAddress": "127.0.0.1:10249",
         "healthzBindAddress": "127.0.0.1:10256",
         "nodePortAddresses": ["primary"],
-        "clusterCIDR": POD_CIDR,
-        "hostnameOverride": NODE,
+        "clusterCIDR": layout.pod_cidr,
+        "hostnameOverride": layout.node,
         "clientConnection": {"kubeconfig": str(layout.etc / "kube-proxy.kubeconfig")},
         # zeros: conntrack's limits belong to the machine, not to this cluster
         "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
@@ -105,9 +105,9 @@ def audit_policy() -> dict[str, Any]:
     }
 
 
-def pod_network() -> dict[str, Any]:
+def pod_network(layout: Layout) -> dict[str, Any]:
     """Return the CNI configuration: each pod at the end of a routed veth, so that no bridge filter is needed."""
-    address_range = [{"subnet": POD_CIDR}]
+    address_range = [{"subnet": layout.pod_cidr}]
     ipam = {"type": "host-local", "dataDir": "/run/cni-ipam", "ranges": [address_range]}
     ptp = {"type": "ptp", "ipMasq": False, "mtu": 1500, "ipam": ipam | {"routes": [{"dst": "0.0.0.0/0"}]}}
     port_map = {"type": "portmap", "capabilities": {"portMappings": True}}
@@ -170,8 +170,8 @@ def _write(path: Path, content: str | Mapping[str, Any], mode: int = 0o644) -> N
 
 
 def write(layout: Layout, pause_image: str) -> None:
-    """Write every file; JSON where the reader takes YAML."""
-    for user in USERS:
+    """Write every file of the node; JSON where the reader takes YAML."""
+    for user in ("kube-proxy", layout.kubelet_user, *(USERS if layout.number == 1 else ())):
         _write(layout.etc / f"{user}.kubeconfig", kubeconfig(layout, user), 0o600)
     _write(layout.kubeconfig, kubeconfig(layout, "admin"), 0o600)
     _write(layout.etc / "kubelet.yaml", kubelet(layout))
@@ -184,5 +184,5 @@ def write(layout: Layout, pause_image: str) -> None:
     )
     _write(layout.etc / "containerd.toml", containerd(layout, pause_image, snapshotter_for(layout.containerd)))
     (layout.etc / "cni").mkdir(exist_ok=True)
-    _write(layout.etc / "cni" / "10-testbed.conflist", pod_network())
+    _write(layout.etc / "cni" / "10-testbed.conflist", pod_network(layout))
     _copy_cni_plugins(layout.etc / "cni-bin")

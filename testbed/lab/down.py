@@ -6,6 +6,7 @@ import argparse
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from . import cgroups, processes
@@ -62,26 +63,41 @@ def _cgroups(layout: Layout) -> list[str]:
     ]
 
 
-def down(layout: Layout, options: argparse.Namespace) -> None:
-    """Stop the components, then PID 1 (the kernel ends the rest with it), and look for anything left."""
-    begin = time.monotonic()
-    layout.run.mkdir(parents=True, exist_ok=True)
-    node = Node(layout)
-    components = Components(layout, node)
-    holder = node.holder
-    members = node.members()
-    namespaces = _namespaces(holder)
+def end_nodes(layouts: Sequence[Layout]) -> tuple[list[Process], set[str], list[str]]:
+    """End nodes, one after another: the components, then PID 1 (the kernel ends the rest with it).
+
+    Returns what is to be looked for: their processes, their namespaces, and the cgroups that would not go.
+    """
+    nodes = [(layout, Node(layout)) for layout in layouts]
+    members = [process for _, node in nodes for process in node.members()]
+    namespaces = {found for _, node in nodes for found in _namespaces(node.holder)}
+    groups = []
     mine = processes.ancestors()
     if any(process.pid in mine for process in members):
         raise TestbedError("testbed/down was started by testbed/exec: it would end itself. Run it on the machine.")
     with step(f"stopping {len(members)} processes"):
-        for name in reversed(NAMES):
-            components.stop(name, grace=5 if name == "etcd" else 2)
-        if holder:
-            holder.end(grace=0)
+        for layout, node in nodes:
+            components = Components(layout, node)
+            for name in reversed(NAMES):
+                components.stop(name, grace=5 if name == "etcd" else 2)
+            if holder := node.holder:
+                holder.end(grace=0)
         for process in members:  # what testbed/exec started has no PID namespace to end with
             process.end(grace=1)
-        groups = [str(path) for path in node.cgroups.remove()]
+        for _, node in nodes:
+            groups += [str(path) for path in node.cgroups.remove()]
+    for layout in layouts:
+        for name in ("holder", "holder-ready", "since"):
+            (layout.run / name).unlink(missing_ok=True)
+        shutil.rmtree(layout.run / "pids", ignore_errors=True)
+    return members, namespaces, groups
+
+
+def down(layout: Layout, options: argparse.Namespace) -> None:
+    """End the further nodes, then the first one, and look for anything left."""
+    begin = time.monotonic()
+    layout.run.mkdir(parents=True, exist_ok=True)
+    members, namespaces, groups = end_nodes([*layout.workers(), layout])
     left = {
         "processes": [f"{p.pid} {p.command()}" for p in {*members, *_still_in(namespaces, begin)} if p.alive()],
         "mounts": _mounts(layout, namespaces),
@@ -94,9 +110,6 @@ def down(layout: Layout, options: argparse.Namespace) -> None:
     if any(left.values()):
         raise TestbedError("Not everything of the testbed is gone; see above.")
     say(f"namespaces left: 0 of {len(namespaces)} (no process or mount keeps one)")
-    for name in ("holder", "holder-ready", "since"):
-        (layout.run / name).unlink(missing_ok=True)
-    shutil.rmtree(layout.run / "pids", ignore_errors=True)
     if options.purge:
         purge(layout)
     say("the testbed is down")
@@ -105,7 +118,7 @@ def down(layout: Layout, options: argparse.Namespace) -> None:
 def purge(layout: Layout) -> None:
     """Delete the state, folder by folder: never what the testbed did not make."""
     with step(f"deleting the state in {layout.state}"):
-        for name in _STATE:
+        for name in (*_STATE, *(worker.state.name for worker in layout.workers())):
             shutil.rmtree(layout.state / name, ignore_errors=True)
         layout.kubeconfig.unlink(missing_ok=True)
         (layout.state / "lock").unlink(missing_ok=True)

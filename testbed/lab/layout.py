@@ -18,7 +18,10 @@ HOLDER = HERE / "holder.sh"
 KUBERNETES_VERSION = "v1.36.3"
 NODE = "falcon-node"
 NODE_IP = "10.97.0.1"
+NODES_CIDR = "10.97.0.0/24"
 POD_CIDR = "10.244.0.0/24"
+CLUSTER_POD_CIDR = "10.244.0.0/16"
+MOST_NODES = 3
 SERVICE_CIDR = "10.96.0.0/16"
 KUBERNETES_SERVICE_IP = "10.96.0.1"
 DNS_IP = "10.96.0.10"
@@ -36,11 +39,45 @@ class Layout:
 
     cache: Path
     state: Path
+    number: int = 1  # of the node: the second and third have a state of their own within that of the first
+
+    def worker(self, number: int) -> Layout:
+        """Return the layout of the second or third node."""
+        return Layout(self.cache, self.state / f"node{number}", number)
+
+    def workers(self) -> list[Layout]:
+        """Return the layouts of the further nodes that have a state, whether they run or not."""
+        return [there for n in range(2, MOST_NODES + 1) if (there := self.worker(n)).state.is_dir()]
+
+    @property
+    def node(self) -> str:
+        """The node's name."""
+        return NODE if self.number == 1 else f"{NODE}-{self.number}"
+
+    @property
+    def node_ip(self) -> str:
+        """The node's address."""
+        return f"{NODE_IP.rpartition('.')[0]}.{self.number}"
+
+    @property
+    def pod_cidr(self) -> str:
+        """The addresses of the node's pods."""
+        return POD_CIDR.replace(".0.0/", f".{self.number - 1}.0/")
+
+    @property
+    def kubelet_user(self) -> str:
+        """The name of the kubelet's certificate and kubeconfig."""
+        return "kubelet" if self.number == 1 else f"kubelet-{self.number}"
+
+    @property
+    def _first(self) -> Path:
+        return self.state if self.number == 1 else self.state.parent
 
     @cached_property
     def cgroup(self) -> str:
         """The cgroup's name: of the state folder, since two kubelets must never share one."""
-        return f"{self.state.name}-{hashlib.sha256(str(self.state).encode()).hexdigest()[:8]}"
+        name = f"{self._first.name}-{hashlib.sha256(str(self._first).encode()).hexdigest()[:8]}"
+        return name if self.number == 1 else f"{name}-node{self.number}"
 
     @property
     def images(self) -> Path:
@@ -50,12 +87,12 @@ class Layout:
     @property
     def bin(self) -> Path:
         """Links to the binaries that this testbed runs."""
-        return self.state / "bin"
+        return self._first / "bin"
 
     @property
     def pki(self) -> Path:
         """Certificates and keys."""
-        return self.state / "pki"
+        return self._first / "pki"
 
     @property
     def etc(self) -> Path:

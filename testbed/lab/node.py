@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from . import processes
 from .cgroups import Cgroups
-from .layout import HOLDER, NODE, NODE_IP, POD_CIDR, SERVICE_CIDR, Layout
+from .layout import HOLDER, SERVICE_CIDR, Layout
 from .processes import Process
 from .progress import TestbedError, wait_until
 
@@ -49,9 +49,9 @@ class Node:
         self.cgroups.create()
         environment = os.environ | {
             "STATE": str(self._layout.state),
-            "NODE": NODE,
-            "NODE_IP": NODE_IP,
-            "POD_CIDR": POD_CIDR,
+            "NODE": self._layout.node,
+            "NODE_IP": self._layout.node_ip,
+            "POD_CIDR": self._layout.pod_cidr,
             "SERVICE_CIDR": SERVICE_CIDR,
         }
         log = self._layout.log / "holder.log"

@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from .layout import CLUSTER_DOMAIN, KUBERNETES_SERVICE_IP, NODE, NODE_IP
+from .layout import CLUSTER_DOMAIN, KUBERNETES_SERVICE_IP, MOST_NODES, NODE, NODE_IP
 from .progress import TestbedError
 
 _KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
@@ -45,6 +45,10 @@ CERTIFICATES = (
     Certificate("kube-scheduler", "/CN=system:kube-scheduler"),
     Certificate("kube-proxy", "/CN=system:kube-proxy"),
     Certificate("kubelet", f"/O=system:nodes/CN=system:node:{NODE}"),
+    *(
+        Certificate(f"kubelet-{number}", f"/O=system:nodes/CN=system:node:{NODE}-{number}")
+        for number in range(2, MOST_NODES + 1)
+    ),
     Certificate("kwok", "/O=system:masters/CN=kwok"),
     Certificate("netpol", "/O=system:masters/CN=netpol"),
     Certificate("kubelet-client", "/O=system:masters/CN=kube-apiserver-kubelet-client"),

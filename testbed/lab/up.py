@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 from pathlib import Path
 
-from . import configs, images, packages, pki, progress
+from . import configs, down, images, packages, pki, progress, workers
 from .cluster import Cluster
 from .components import NAMES, POLICIES, Components
 from .gobuild import NODE_GROUPS, Builder
-from .layout import Layout
+from .layout import MOST_NODES, Layout
 from .node import Node
 from .progress import say, step
 
@@ -21,7 +22,9 @@ EXTRAS = ("metrics-server", "helm3")
 def parser() -> argparse.ArgumentParser:
     """Return the command's options."""
     options = argparse.ArgumentParser(prog="testbed/up", description=__doc__)
-    options.add_argument("--gpus", type=int, default=2, help="fake GPUs of the real node (default 2)")
+    choices = range(1, MOST_NODES + 1)
+    options.add_argument("--nodes", type=int, default=1, choices=choices, help="real nodes (default 1)")
+    options.add_argument("--gpus", type=int, default=2, help="fake GPUs of each real node (default 2)")
     options.add_argument("--kwok", type=int, default=2, help="GPU nodes that kwok plays (default 2)")
     options.add_argument("--kwok-untainted", action="store_true", help="let any pod be scheduled to kwok's nodes")
     options.add_argument("--policies", action="store_true", help="enforce NetworkPolicies (default: only stored)")
@@ -62,6 +65,30 @@ def _start_components(layout: Layout, components: Components, *, policies: bool)
         components.await_ready(name)
 
 
+def _end_workers(layout: Layout, cluster: Cluster, wanted: int) -> None:
+    """Take away the further nodes that are not wanted (any more)."""
+    for worker in layout.workers():
+        if worker.number > wanted:
+            down.end_nodes([worker])
+            cluster.forget_node(worker.node)
+            shutil.rmtree(worker.state)
+
+
+def _start_workers(layout: Layout, first: Node, options: argparse.Namespace) -> list[Cluster]:
+    """Start the further nodes that are wanted, and return the cluster as seen from each."""
+    found = []
+    for worker in (layout.worker(number) for number in range(2, options.nodes + 1)):
+        had_pods = worker.state.is_dir()
+        with step(f"namespaces and components of {worker.node}"):
+            node, fresh = workers.start(worker, policies=options.policies)
+        cluster = Cluster(worker, node, first)
+        cluster.await_node()
+        if fresh and had_pods:
+            cluster.await_restarted_pods()
+        found.append(cluster)
+    return found
+
+
 def up(layout: Layout, options: argparse.Namespace) -> None:
     """Start what does not run and bring the cluster's contents to what the options say."""
     packages.install()
@@ -77,18 +104,23 @@ def up(layout: Layout, options: argparse.Namespace) -> None:
         fresh = node.start()
         _start_components(layout, components, policies=options.policies)
     cluster.await_node()
+    _end_workers(layout, cluster, options.nodes)
+    further = _start_workers(layout, node, options)
     if fresh and had_pods:
         cluster.await_restarted_pods()
-    cluster.set_gpus(options.gpus)
+    for one in (cluster, *further):
+        one.set_gpus(options.gpus)
     cluster.set_kwok_nodes(options.kwok, tainted=not options.kwok_untainted)
     cluster.set_dns()
     for archive in (images.tools_archive(layout), *_archives(layout, options.images)):
-        images.import_archive(archive, layout)
+        for place in (layout, *(layout.worker(number) for number in range(2, options.nodes + 1))):
+            images.import_archive(archive, place)
     if "metrics-server" in options.extras:
         images.import_archive(images.METRICS_SERVER.archive(layout), layout)
         cluster.set_metrics()
     cluster.await_rollout("coredns")
-    cluster.await_gpus(options.gpus)
+    for one in (cluster, *further):
+        one.await_gpus(options.gpus)
     cluster.await_kwok_nodes(options.kwok)
     if "metrics-server" in options.extras:
         cluster.await_rollout("metrics-server")
