@@ -178,6 +178,7 @@ async def test_what_is_held_when_it_has_to_stop_is_told_to_try_again(start: Star
     gateway.tell(signal.SIGUSR1)
     assert (await held.error())["code"] == "no_engine_ready"
     assert (held.status, held.head.header("retry-after")) == (503, "5")
+    held.close()  # else it may be kept as long as any idle connection, and the process with it
     assert gateway.process is not None
     assert await asyncio.to_thread(gateway.process.wait, 30) == 0
 
