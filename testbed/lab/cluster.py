@@ -9,7 +9,7 @@ from typing import Any
 
 from . import gpunodes, images
 from .kubectl import Kubectl
-from .layout import MANIFESTS, NODE, Layout
+from .layout import MANIFESTS, Layout
 from .node import Node
 from .progress import patience, step, wait_until
 
@@ -17,16 +17,18 @@ from .progress import patience, step, wait_until
 class Cluster:
     """Brings the cluster's contents to the wanted state through its API."""
 
-    def __init__(self, layout: Layout, node: Node) -> None:
+    def __init__(self, layout: Layout, node: Node, first: Node | None = None) -> None:
+        """`node` is the one that is awaited; `first` is that of the API server, where it is another one."""
         self._layout = layout
         self._node = node
-        self._kubectl = Kubectl(node)
+        self._kubectl = Kubectl(first or node)
+        self._name = layout.node
 
     def _manifest(self, name: str, **values: str) -> str:
         return Template((MANIFESTS / f"{name}.yaml").read_text()).substitute(values)
 
     def _real_node(self) -> Any:
-        found = self._kubectl.get("nodes", "--field-selector", f"metadata.name={NODE}")["items"]
+        found = self._kubectl.get("nodes", "--field-selector", f"metadata.name={self._name}")["items"]
         return found[0] if found else {"status": {}}
 
     def await_node(self) -> None:
@@ -39,8 +41,8 @@ class Cluster:
                 for c in conditions
             )
 
-        with step(f"{NODE} Ready"):
-            wait_until(f"{NODE} becoming Ready", ready, 120)
+        with step(f"{self._name} Ready"):
+            wait_until(f"{self._name} becoming Ready", ready, 120)
 
     def await_restarted_pods(self) -> None:
         """Wait until no pod claims a container from before the node's last stop.
@@ -49,7 +51,7 @@ class Cluster:
         """
 
         def stale() -> list[str]:
-            pods = self._kubectl.get("pods", "-A", "--field-selector", f"spec.nodeName={NODE}")["items"]
+            pods = self._kubectl.get("pods", "-A", "--field-selector", f"spec.nodeName={self._name}")["items"]
             return [
                 pod["metadata"]["name"]
                 for pod in pods
@@ -62,11 +64,15 @@ class Cluster:
                 "Restarting the pods of the last run", lambda: not stale(), 90, lambda: f"Waiting for {stale()}."
             )
 
+    def forget_node(self, name: str) -> None:
+        """Take a node that has ended out of the cluster: its pods run elsewhere at once."""
+        self._kubectl("delete", "node", name, "--ignore-not-found")
+
     def set_gpus(self, count: int) -> None:
         """Offer `count` fake GPUs on the real node."""
         labels = gpunodes.labels(gpunodes.BLACKWELL, count)
         metadata = {"metadata": {"labels": labels}}
-        self._kubectl("patch", "node", NODE, "--type=merge", "-p", json.dumps(metadata))
+        self._kubectl("patch", "node", self._name, "--type=merge", "-p", json.dumps(metadata))
         image = images.GPU_PLUGIN.reference(self._layout)
         self._kubectl.apply(self._manifest("gpu-plugin", GPU_PLUGIN_IMAGE=image, GPUS=str(count)))
 
@@ -76,7 +82,7 @@ class Cluster:
         def offered() -> bool:
             return bool(self._real_node()["status"]["allocatable"].get("nvidia.com/gpu", "0") == str(count))
 
-        with step(f"{count} fake GPUs allocatable on {NODE}"):
+        with step(f"{count} fake GPUs allocatable on {self._name}"):
             wait_until("The kubelet offering the GPUs", offered, 60)
 
     def set_kwok_nodes(self, count: int, *, tainted: bool) -> None:
@@ -129,6 +135,6 @@ class Cluster:
 
     def await_metrics_api(self) -> None:
         """Wait until the API server gets metrics of the real node."""
-        path = f"/apis/metrics.k8s.io/v1beta1/nodes/{NODE}"
+        path = f"/apis/metrics.k8s.io/v1beta1/nodes/{self._name}"
         with step("metrics API answers"):
             wait_until("The metrics API answering", lambda: self._kubectl.succeeds("get", "--raw", path), 120)
