@@ -175,6 +175,8 @@ async def test_what_is_held_when_it_has_to_stop_is_told_to_try_again(start: Star
     gateway = await start()
     held = await gateway.ask()
     await until(partial(gateway.holds, 1))
+    leave = await asyncio.create_subprocess_exec(IMAGE / "leave", "1", "0", env=gateway.environment())
+    await leave.wait()
     gateway.tell(signal.SIGUSR1)
     assert (await held.error())["code"] == "no_engine_ready"
     assert (held.status, held.head.header("retry-after")) == (503, "5")
