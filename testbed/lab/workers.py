@@ -95,7 +95,7 @@ def _worker(layout: Layout, name: str) -> Layout:
 def _drop(interface: str) -> str:
     # before connection tracking, and where packets arrive: who sends learns nothing
     chain = "{ type filter hook prerouting priority raw; policy accept; iifname " + interface + " drop; }"
-    return f"nft 'table ip {_CUT} {{}}; delete table ip {_CUT}; table ip {_CUT} {{ chain lost {chain} }}'"
+    return f"nft 'table ip {_CUT} {{}}; delete table ip {_CUT}; table ip {_CUT} {{ chain lost {chain}; }}'"
 
 
 def cut(layout: Layout, name: str) -> None:
