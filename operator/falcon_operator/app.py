@@ -21,6 +21,7 @@ from falcon_operator.kube.events import EventRecorder
 from falcon_operator.kube.resources import FALCON
 from falcon_operator.launcher import make_renderer
 from falcon_operator.observe.engine import EngineObserver
+from falcon_operator.observe.free_gpus import FreeGpus
 from falcon_operator.runtime.cache import Cache
 from falcon_operator.runtime.executor import Executor
 from falcon_operator.runtime.intake import Intake
@@ -76,6 +77,7 @@ class Operator:
             nodes,
             renderer,
             resync_seconds=config.resync_seconds,
+            free=FreeGpus(self.client),
             failed=self.metrics.failed,
         )
         self.workers = Workers(self.queue, reconciler, self.metrics, count=config.workers)

@@ -52,4 +52,7 @@ runs commands in pods, reads their logs or hands out rights.
 - apiGroups: [""]
   resources: [nodes]
   verbs: [list, watch]
+- apiGroups: [""]
+  resources: [pods]  # whether a GPU is free, asked before pods are replaced
+  verbs: [list]
 {{- end }}

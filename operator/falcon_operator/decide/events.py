@@ -14,8 +14,8 @@ _NOTE_CHARACTERS = 1000
 ENGINE_FAILURE = "RunEngine"
 
 
-def events(live: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[Event, ...]:
-    """Failures once each, Stalled and Ready when they begin, and a change of revision."""
+def events(live: Mapping[str, Any], new: Mapping[str, Any], cost: str = "") -> tuple[Event, ...]:
+    """Failures once each, Stalled and Ready when they begin, and a change of revision, with its cost."""
     found: list[Event] = []
     failure = new.get("lastFailure")
     if failure and _identity(failure) != _identity(live.get("lastFailure") or {}):
@@ -29,7 +29,7 @@ def events(live: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[Event, ...]
             found.append(_event("Warning", now["reason"], action, now["message"]))
     old, updated = (live.get("revision") or {}).get("updated"), (new.get("revision") or {}).get("updated")
     if old and updated and old != updated:
-        note = f"Pods of revision {old} are replaced by revision {updated}."
+        note = f"Pods of revision {old} are replaced by revision {updated}{cost}."
         found.append(_event("Normal", Reason.ROLLOUT_IN_PROGRESS.value, "Rollout", note))
     ready = _condition(new, "Ready")
     if ready.get("status") == "True" and _condition(live, "Ready").get("status") != "True":

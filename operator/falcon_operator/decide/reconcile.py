@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,7 +12,17 @@ from falcon_operator.api.engine import Device
 from falcon_operator.api.reasons import Reason
 from falcon_operator.api.spec import Spec
 from falcon_operator.decide import endpoint as endpoints
-from falcon_operator.decide import facts, failure, gate, placement, placement_words, refused_children, revision, rollout
+from falcon_operator.decide import (
+    facts,
+    failure,
+    gate,
+    placement,
+    placement_words,
+    refused_children,
+    revision,
+    rollout,
+    strategy,
+)
 from falcon_operator.decide import status as statuses
 from falcon_operator.decide.capacity import measured_before
 from falcon_operator.decide.conditions import Situation, all_conditions
@@ -77,6 +88,10 @@ def _acted_on(
     places = placement.place(spec, version, snapshot.nodes)
     state = placement_words.explained(state, places)
     endpoint = endpoints.observe(spec, owner, snapshot)
+    changes = running is not None and running.revision != target.revision
+    manner = strategy.manner(spec, there, changes, places, snapshot.nodes, snapshot.free)
+    started = (live_status.get("coldStart") or {}).get("ready")
+    state = replace(state, cost=strategy.cost(manner.surge, desired, spec.gateway.enabled, started))
     situation = Situation(
         spec=spec,
         image=image,
@@ -105,7 +120,7 @@ def _acted_on(
     }
     moving = (*pods, *endpoint.pods)
     status, requeue = statuses.settled(_ordered(new), live_status, moving, now, state.doing)
-    apply = [deployment(spec, owner, desired, target.template, target.annotations)]
+    apply = [deployment(spec, owner, desired, target.template, target.annotations, surges=manner.surge)]
     # The launcher first, and claims too: pods that look for them in vain are tried again only after a while.
     apply[:0] = claims.claims(spec, owner, snapshot.claims)
     if target.launcher == renderer.launcher.name and renderer.launcher.name not in snapshot.launchers:
@@ -116,9 +131,10 @@ def _acted_on(
         apply=tuple(apply),
         delete=(*revision.superfluous(owner, recorded, in_use), *endpoints.superfluous(apply, snapshot)),
         status=status,
-        events=events(live_status, status),
+        events=events(live_status, status, f", {state.cost}" + (f" ({manner.why})" if manner.why else "")),
         requeue_after=requeue,
         observe=facts.unobserved(pods, snapshot.engines),
+        look=manner.look,
     )
 
 

@@ -37,6 +37,7 @@ class Rollout:
     failures: tuple[Failure, ...]
     blocker: Blocker | None
     doing: Mapping[str, Report] = field(default_factory=dict)  # by pod's name, of the engines that start
+    cost: str = ""  # of replacing pods, to clients
 
     @property
     def active(self) -> tuple[Pod, ...]:
@@ -73,7 +74,8 @@ class Rollout:
         elif missing < 0:
             said.append(f"{_count(-missing)} too many, to be removed")
         if self.outdated:
-            said.append(f"{_count(len(self.outdated))} of an earlier revision to be replaced")
+            cost = f", {self.cost}" if self.cost else ""
+            said.append(f"{_count(len(self.outdated))} of an earlier revision to be replaced{cost}")
         waiting = [p for p in self.updated if not p.ready]
         said += [f"pod {p.name} is {_phase(p, self.doing.get(p.name))}" for p in waiting[:_SHOWN_PODS]]
         if len(waiting) > _SHOWN_PODS:

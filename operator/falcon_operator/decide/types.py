@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from falcon_operator.decide.free_gpus import Free, Wanted
 from falcon_operator.decide.nodes import NodeIndex
 from falcon_operator.decide.report import CacheFigures, Report
 from falcon_operator.desired.renderer import Launcher, Renderer
@@ -45,6 +46,7 @@ class Snapshot:
     launchers: frozenset[str] = frozenset()
     engines: Mapping[str, EngineFacts] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
+    free: Free | None = None  # whether a GPU is free, where that was looked for just now
     nodes: NodeIndex | None = None  # None where the operator may not read nodes
 
 
@@ -79,3 +81,4 @@ class Plan:
     events: tuple[Event, ...]
     requeue_after: float | None
     observe: tuple[str, ...]
+    look: Wanted | None = None  # the free GPU to be looked for before any of this is done

@@ -14,11 +14,18 @@ _PLACEMENT_SECONDS = 600
 
 
 def deployment(
-    spec: Spec, owner: Owner, replicas: int, template: dict[str, Any], annotations: dict[str, str]
+    spec: Spec,
+    owner: Owner,
+    replicas: int,
+    template: dict[str, Any],
+    annotations: dict[str, str],
+    *,
+    surges: bool = False,
 ) -> dict[str, Any]:
-    """The Deployment with a template that is already labelled."""
+    """The Deployment with a template that is already labelled; `surges` is what `Auto` has come to."""
+    first = surges if spec.rollout.strategy is Strategy.AUTO else spec.rollout.strategy is Strategy.SURGE
     # Integers, because a GPU is scarce: a share of the replicas rounds to a pod that finds none.
-    surge, unavailable = (1, 0) if spec.rollout.strategy is Strategy.SURGE else (0, 1)
+    surge, unavailable = (1, 0) if first else (0, 1)
     return child(
         owner,
         "apps/v1",

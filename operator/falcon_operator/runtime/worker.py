@@ -6,11 +6,13 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from time import perf_counter
 from typing import Any
 
 from falcon_operator.decide.events import ENGINE_FAILURE
+from falcon_operator.decide.free_gpus import Free
 from falcon_operator.decide.reconcile import decide
 from falcon_operator.decide.types import Plan, Renderer, Snapshot
 from falcon_operator.kube.apply import controller_uid
@@ -18,6 +20,7 @@ from falcon_operator.kube.errors import ApiError
 from falcon_operator.kube.events import EventRecorder
 from falcon_operator.kube.resources import CONTROLLER_REVISION, DEPLOYMENT, FALCON
 from falcon_operator.observe.engine import PATIENCE_SECONDS, EngineObserver
+from falcon_operator.observe.free_gpus import FreeGpus
 from falcon_operator.runtime.cache import Cache, Key
 from falcon_operator.runtime.executor import Executor, Outcome
 from falcon_operator.runtime.nodes import Nodes
@@ -51,6 +54,7 @@ class Reconciler:
         renderer: Renderer,
         *,
         resync_seconds: float,
+        free: FreeGpus | None = None,
         failed: Callable[[Key, str], None] = lambda key, reason: None,
         decision: Decide = decide,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -59,7 +63,7 @@ class Reconciler:
         self._cache, self._queue, self._executor, self._status = cache, queue, executor, status
         self._events, self._observer, self._nodes, self._renderer = events, observer, nodes, renderer
         self._resync, self._decide, self._now, self._jitter = resync_seconds, decision, now, jitter
-        self._failed = failed
+        self._failed, self._free = failed, free
         self._known: dict[Key, str] = {}
 
     async def reconcile(self, key: Key) -> float | None:
@@ -70,7 +74,10 @@ class Reconciler:
         if resource is None or resource["metadata"].get("deletionTimestamp"):
             return None  # its children are collected through their owner references
         uid = self._known[key] = resource["metadata"]["uid"]
-        plan = self._plan(key, resource)
+        plan, free = self._plan(key, resource), None
+        if plan.look is not None and self._free is not None:
+            free = await self._free.look(plan.look)
+            plan = self._plan(key, resource, free)
         refused, fresh = self._executor.refused(key), not self._started(key, uid)
 
         # What pods need and the Deployment go side by side: a pod looks for its volumes a good while later.
@@ -86,7 +93,7 @@ class Reconciler:
         if Outcome.WRITTEN in outcomes or self._executor.refused(key) != refused:
             # Decide again with what was just written or refused.
             resource = self._cache.get(FALCON, key) or resource
-            plan = self._plan(key, resource)
+            plan = self._plan(key, resource, free)
             records = _in_stages(plan.apply)[2]
 
         asking = self._ask(key, plan.observe)
@@ -113,10 +120,10 @@ class Reconciler:
         resync = self._resync * (0.9 + 0.2 * self._jitter())
         return resync if seconds is None else min(seconds, resync)
 
-    def _plan(self, key: Key, resource: Mapping[str, Any]) -> Plan:
+    def _plan(self, key: Key, resource: Mapping[str, Any], free: Free | None = None) -> Plan:
         engines, refused = self._observer.facts, self._executor.refused(key)
         snapshot = snapshot_of(self._cache, key, resource, engines, refused, self._nodes.index)
-        return self._decide(snapshot, self._renderer, self._now())
+        return self._decide(replace(snapshot, free=free), self._renderer, self._now())
 
     def _started(self, key: Key, uid: str) -> bool:
         deployment = self._cache.get(DEPLOYMENT, key)
