@@ -21,9 +21,9 @@ from falcon_operator.kube.events import EventRecorder
 from falcon_operator.kube.resources import FALCON
 from falcon_operator.launcher import make_renderer
 from falcon_operator.observe.engine import EngineObserver
-from falcon_operator.observe.free_gpus import FreeGpus
 from falcon_operator.runtime.cache import Cache
 from falcon_operator.runtime.executor import Executor
+from falcon_operator.runtime.free_gpus import FreeGpus
 from falcon_operator.runtime.intake import Intake
 from falcon_operator.runtime.nodes import Nodes
 from falcon_operator.runtime.queue import WorkQueue

@@ -20,9 +20,9 @@ from falcon_operator.kube.errors import ApiError
 from falcon_operator.kube.events import EventRecorder
 from falcon_operator.kube.resources import CONTROLLER_REVISION, DEPLOYMENT, FALCON
 from falcon_operator.observe.engine import PATIENCE_SECONDS, EngineObserver
-from falcon_operator.observe.free_gpus import FreeGpus
 from falcon_operator.runtime.cache import Cache, Key
 from falcon_operator.runtime.executor import Executor, Outcome
+from falcon_operator.runtime.free_gpus import FreeGpus
 from falcon_operator.runtime.nodes import Nodes
 from falcon_operator.runtime.queue import Priority, WorkQueue
 from falcon_operator.runtime.snapshot import snapshot_of
