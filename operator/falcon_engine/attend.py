@@ -4,6 +4,7 @@ import shlex
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain, repeat
 
@@ -39,6 +40,10 @@ class Prepared:
     def command(self) -> list[str]:
         """The engine's command line."""
         return [*self.program, *flags.argv(self.intent, self.profile, self.model, nvfp4=self.nvfp4)]
+
+
+class _Interrupted(Exception):
+    """The engine ended while it was waited for, or was told to stop again."""
 
 
 class Attendant:
@@ -85,6 +90,8 @@ class Attendant:
         watch.end()
         stopped = isinstance(ended, signal.Signals)
         if isinstance(ended, signal.Signals):
+            if not prepared.profile.has("--shutdown-timeout") and watch.served and not drain.seconds_drained():
+                ended = self._drain(engine, intent, ended)
             self._stop(engine, intent, ended)
         engine.finish()
         if stopped:
@@ -117,6 +124,22 @@ class Attendant:
         termination.write(replace(diagnosis, exit_code=0))
         self._log("stopped as asked, before the engine was started again")
         return True
+
+    def _drain(self, engine: Child, intent: Intent, received: signal.Signals) -> signal.Signals:
+        """Wait for the requests of a version that ends them at once; a second signal ends the wait."""
+        self._log(f"{received.name}: this version does not wait for its requests, so the launcher does")
+        again: list[int | signal.Signals] = []
+
+        def sleep(seconds: float) -> None:
+            ended = engine.wait(seconds)
+            if ended is not None:
+                again.append(ended)
+                raise _Interrupted
+
+        # Nobody takes addresses away here: where somebody does, the preStop hook has waited already.
+        with suppress(_Interrupted):
+            drain.drain(intent, self._log, sleep=sleep, settle=0.0)
+        return again[0] if again and isinstance(again[0], signal.Signals) else received
 
     def _stop(self, engine: Child, intent: Intent, received: signal.Signals) -> None:
         """Let the engine drain, then end it: a drain that runs out leaves vLLM hanging with its streams open."""

@@ -10,8 +10,9 @@ from falcon_engine import loopback
 from falcon_engine.intent import Intent
 
 # New connections still come in after the pod is marked as leaving, until every node's kube-proxy and the gateway have
-# taken its address out. An engine that looks idle before that is not.
-SETTLE_SECONDS = 5.0
+# taken its address out: the cluster's DNS may repeat an answer for 5 s, and the gateway asks it each half second. An
+# engine that looks idle before that is not.
+SETTLE_SECONDS = 8.0
 POLL_SECONDS = 1.0
 # vLLM needs 6 to 9 s from its last token to its end.
 STOP_MARGIN_SECONDS = 15.0
@@ -39,22 +40,27 @@ def drain(
     log: Callable[[str], None],
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
+    settle: float = SETTLE_SECONDS,
 ) -> None:
-    """Return when the engine has been idle twice in a row, is gone, or `drainTimeoutSeconds` have passed."""
+    """Return when the engine has been idle twice in a row, is gone, or `drainTimeoutSeconds` have passed.
+
+    Before it looks at all it waits for `settle` seconds, which count to the timeout and are waited for in any case.
+    """
     mark_start()
     begin = clock()
-    if loopback.get(intent.port, "/metrics") is None:
+    if not loopback.listens(intent.port):
         log("the engine does not answer: nothing to drain")
         return
-    sleep(min(SETTLE_SECONDS, intent.drain_timeout_seconds))
+    sleep(settle)
     idle = 0
     while clock() - begin < intent.drain_timeout_seconds:
         answer = loopback.get(intent.port, "/metrics")
-        if answer is None:
+        if answer is None and not loopback.listens(intent.port):
             log("the engine is gone: nothing left to drain")
             return
-        waiting = pending(answer[1]) if answer[0] == 200 else None
-        idle = idle + 1 if waiting == 0 else 0  # unknown is not zero
+        # Unknown is not zero, and an engine that is slow to answer is busy.
+        waiting = pending(answer[1]) if answer is not None and answer[0] == 200 else None
+        idle = idle + 1 if waiting == 0 else 0
         if idle == 2:
             log(f"the engine is idle after {clock() - begin:.0f} s")
             return

@@ -1,6 +1,7 @@
 """Asks the engine over loopback, past any proxy that the environment names."""
 
 import http.client
+import socket
 import time
 from collections.abc import Mapping
 
@@ -11,6 +12,17 @@ _MOST_BYTES = 4 << 20
 def get(port: int, path: str, timeout: float = 2.0) -> tuple[int, str] | None:
     """Status and body, or None where nothing answers. `timeout` is for the whole of it, in seconds."""
     return request("GET", port, path, timeout)
+
+
+def listens(port: int, timeout: float = 2.0) -> bool:
+    """Whether anything may answer: False only where the connection is refused."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout).close()
+    except ConnectionRefusedError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def request(

@@ -121,12 +121,13 @@ def main() -> None:
         if core.poll() is not None:
             print("EngineDeadError: EngineCore encountered an issue.", file=sys.stderr, flush=True)
             sys.exit(0)
-    end = time.monotonic() + float(args.shutdown_timeout or 0)
+    patience = float(getattr(args, "shutdown_timeout", None) or 0)
+    end = time.monotonic() + patience
     while running() and time.monotonic() < end:
         time.sleep(0.05)
     core.kill()
     server.server_close()
-    if running() and args.shutdown_timeout:
+    if running() and patience:
         print("force killing remaining processes count=1", file=sys.stderr, flush=True)
         threading.Event().wait()  # seen: the process stays, its streams open and silent
     sys.exit(0)

@@ -76,6 +76,38 @@ def test_waits_for_running_requests(container: Container) -> None:
     assert "killing it" not in container.log
 
 
+@pytest.fixture
+def older(tmp_path: Path) -> Container:
+    """A version that ends its requests as soon as it is told to stop."""
+    return Container(tmp_path, "0.13.0", "0.13")
+
+
+def test_waits_itself_where_the_version_does_not(older: Container) -> None:
+    running = older.directory / "running"
+    running.write_text("1")
+    with older.running() as launcher:
+        older.wait_until_started()
+        launcher.send_signal(signal.SIGTERM)
+        wait_for(lambda: "so the launcher does" in (older.directory / "serve.log").read_text(), "it waits")
+        with pytest.raises(subprocess.TimeoutExpired):
+            launcher.wait(1)
+        running.unlink()
+        assert launcher.wait(20) == 0
+    assert "the engine is idle" in older.log
+    assert "passing it on" in older.log
+
+
+def test_a_second_signal_ends_that_wait(older: Container) -> None:
+    (older.directory / "running").write_text("1")
+    with older.running() as launcher:
+        older.wait_until_started()
+        launcher.send_signal(signal.SIGTERM)
+        wait_for(lambda: "so the launcher does" in (older.directory / "serve.log").read_text(), "it waits")
+        launcher.send_signal(signal.SIGINT)
+        assert launcher.wait(20) == 0
+    assert "SIGINT: passing it on" in older.log
+
+
 def test_kills_an_engine_that_hangs_after_its_drain_ran_out(container: Container) -> None:
     (container.directory / "running").write_text("1")
     prelude = "import falcon_engine.drain; falcon_engine.drain.STOP_MARGIN_SECONDS = 0.5"
