@@ -43,6 +43,7 @@ def test_what_is_free_is_looked_for_only_when_pods_are_about_to_be_replaced() ->
         (Free(), {}, IN_PLACE, "are held by the gateway"),
         (Free(), {}, IN_PLACE, "(no GPU is free on the node that can run an engine)"),
         (Free(error="no right"), {}, IN_PLACE, "(no right)"),
+        (Free("h200"), {"cache": {"size": "1Gi"}}, IN_PLACE, "(its claim may be mounted on one node at a time)"),
         (Free(), {"rollout": {"strategy": "Surge"}}, SURGE, "spec.rollout.strategy is Surge"),
         (Free("h200"), {"rollout": {"strategy": "InPlace"}}, IN_PLACE, "spec.rollout.strategy is InPlace"),
     ],

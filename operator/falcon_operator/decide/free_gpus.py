@@ -10,7 +10,7 @@ from falcon_operator.api.spec import Spec
 from falcon_operator.decide.nodes import NodeIndex
 from falcon_operator.decide.placement import Placement
 from falcon_operator.decide.pods import FINISHED
-from falcon_operator.desired import quantity
+from falcon_operator.desired import claims, quantity
 from falcon_operator.desired.gpu_labels import plain_number
 
 # Each node looked at is a request for its pods.
@@ -43,6 +43,8 @@ def wanted(spec: Spec, placement: Placement, nodes: NodeIndex | None) -> Wanted 
     """What to look for, or in a few words why there is no use in looking."""
     if not spec.effective_gpu_count:
         return "GPUs of claims cannot be counted" if spec.gpu.claims else "no GPU is asked for"
+    if claims.on_one_node(spec):
+        return "its claim may be mounted on one node at a time"
     if nodes is None or placement.judgement is None:
         return "the operator may not read nodes, so it cannot tell whether a GPU is free"
     eligible, resource = placement.judgement.eligible, spec.gpu.effective_resource_name

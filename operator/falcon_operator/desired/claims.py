@@ -17,6 +17,12 @@ def claims(spec: Spec, owner: Owner, live: Mapping[str, Mapping[str, Any]]) -> l
     return [_claim(owner, name, storage, live.get(name)) for name, storage in _wanted(spec, owner)]
 
 
+def on_one_node(spec: Spec) -> bool:
+    """Whether pods mount a claim that the operator makes: then a second pod may have to wait for the first to leave."""
+    remote = spec.model.source.hugging_face
+    return any(s is not None and s.size is not None for s in (spec.cache, remote.cache if remote else None))
+
+
 def remarks(spec: Spec, owner: Owner, live: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Sentences about claims that stay other than the spec asks: their data is not the operator's to delete."""
     wanted = dict(_wanted(spec, owner))
