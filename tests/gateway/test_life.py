@@ -15,6 +15,11 @@ def bearer(key: str) -> tuple[str, ...]:
     return (f"Authorization: Bearer {key}",)
 
 
+def reloaded(gateway: Gateway) -> bool:
+    _, reloading, after = gateway.log.rpartition("reloading")
+    return bool(reloading) and "Loading success" in after
+
+
 async def test_a_new_configuration_is_taken_without_losing_a_stream(start: Start, start_engine: StartEngine) -> None:
     gateway = await start(body_bytes=1000)
     engine = await start_engine(automatic=False)
@@ -35,7 +40,7 @@ async def test_a_new_configuration_is_taken_without_losing_a_stream(start: Start
         await small.answer()
         failed.append(small.status != 200)
         engine.taken[1:] = []
-        return "reloading" in gateway.log and "Loading success" in gateway.log.rpartition("reloading")[2]
+        return reloaded(gateway)
 
     await until(is_taken)
     again = await gateway.ask("large", pad="x" * 2000)
@@ -81,9 +86,8 @@ async def test_requests_that_are_held_during_a_reload_are_answered(start: Start,
     held = [await gateway.ask(str(number), chunks=2) for number in range(5)]
     await until(partial(gateway.holds, 5))
     gateway.configure(settings(body_bytes=10_000))
-    await until(lambda: "reloading" in gateway.log)
-    # the new process has them, although they came to the old one
-    await until(partial(gateway.holds, 0))
+    await until(partial(reloaded, gateway))
+    # the new process, which answers now, has them, although they came to the old one
     await until(partial(gateway.holds, 5))
     gateway.names.ports = [(await start_engine()).port]
     for one in held:
