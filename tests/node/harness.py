@@ -93,4 +93,4 @@ class Resource:
         wait_for(self.is_ready, timeout, f"Ready {self.name}; its status was {json.dumps(self.status())}")
 
     def pods(self) -> list[Json]:
-        return self.kubectl.list("pods", f"app.kubernetes.io/instance={self.name}")
+        return self.kubectl.list("pods", f"app.kubernetes.io/instance={self.name},app.kubernetes.io/component=engine")
