@@ -9,12 +9,13 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from testbed.images import debian
 from testbed.lab.layout import layout
 from testbed.lab.lock import alone
+from testbed.lab.progress import TestbedError
 
 NEWER = "trixie"
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-_MIRROR = "http://deb.debian.org/debian"
 
 
 class Unavailable(Exception):
@@ -67,6 +68,18 @@ def known(folder: Path) -> HAProxy:
     return HAProxy(folder, (int(match[1]), int(match[2])))
 
 
+def _mirror() -> str:
+    """Return where this machine has its own Debian from; other releases are there, too."""
+    try:
+        words = " ".join(file.read_text() for file in debian.sources()).split()
+    except TestbedError as problem:
+        raise Unavailable(f"Where Debian {NEWER} is to be had is not known: {problem}") from None
+    for word in words:
+        if re.match(r"https?://", word) and word.rstrip("/").endswith("/debian"):
+            return word
+    raise Unavailable("No package source of this machine is Debian's main archive.")
+
+
 def _unpack(folder: Path) -> None:
     if shutil.which("apt-get") is None or not _KEYRING.exists():
         raise Unavailable(f"HAProxy of Debian {NEWER} needs apt-get and {_KEYRING}.")
@@ -74,7 +87,7 @@ def _unpack(folder: Path) -> None:
     for part in (state / "lists/partial", packages / "partial", folder / "root", folder / "bin"):
         part.mkdir(parents=True)
     (folder / "status").touch()
-    (folder / "sources.list").write_text(f"deb [signed-by={_KEYRING}] {_MIRROR} {NEWER} main\n")
+    (folder / "sources.list").write_text(f"deb [signed-by={_KEYRING}] {_mirror()} {NEWER} main\n")
     options = {
         "Dir::State": state,
         "Dir::State::status": folder / "status",
