@@ -65,6 +65,8 @@ class Reconciler:
         self._resync, self._decide, self._now, self._jitter = resync_seconds, decision, now, jitter
         self._failed, self._free = failed, free
         self._known: dict[Key, str] = {}
+        # What a look for a free GPU has found, with the generation it was for, until the event has told it.
+        self._found: dict[Key, tuple[int | None, Free]] = {}
 
     async def reconcile(self, key: Key) -> float | None:
         """Bring one resource a step nearer to its spec; returns after how many seconds to look again, None if never."""
@@ -74,10 +76,10 @@ class Reconciler:
         if resource is None or resource["metadata"].get("deletionTimestamp"):
             return None  # its children are collected through their owner references
         uid = self._known[key] = resource["metadata"]["uid"]
-        plan, free = self._plan(key, resource), None
+        plan = self._plan(key, resource)
         if plan.look is not None and self._free is not None:
-            free = await self._free.look(plan.look)
-            plan = self._plan(key, resource, free)
+            self._found[key] = resource["metadata"].get("generation"), await self._free.look(plan.look)
+            plan = self._plan(key, resource)
         refused, fresh = self._executor.refused(key), not self._started(key, uid)
 
         # What pods need and the Deployment go side by side: a pod looks for its volumes a good while later.
@@ -93,7 +95,7 @@ class Reconciler:
         if Outcome.WRITTEN in outcomes or self._executor.refused(key) != refused:
             # Decide again with what was just written or refused.
             resource = self._cache.get(FALCON, key) or resource
-            plan = self._plan(key, resource, free)
+            plan = self._plan(key, resource)
             records = _in_stages(plan.apply)[2]
 
         asking = self._ask(key, plan.observe)
@@ -105,6 +107,7 @@ class Reconciler:
             self._events.record(resource, event)
             if event.action == ENGINE_FAILURE:
                 self._failed(key, event.reason)
+        self._found.pop(key, None)
         # The record of what has served is for a later day: it does not hold the status up.
         outcomes += [await self._executor.apply(key, uid, body) for body in records]
         if Outcome.REFUSED in outcomes:
@@ -120,10 +123,13 @@ class Reconciler:
         resync = self._resync * (0.9 + 0.2 * self._jitter())
         return resync if seconds is None else min(seconds, resync)
 
-    def _plan(self, key: Key, resource: Mapping[str, Any], free: Free | None = None) -> Plan:
+    def _plan(self, key: Key, resource: Mapping[str, Any]) -> Plan:
         engines, refused = self._observer.facts, self._executor.refused(key)
         snapshot = snapshot_of(self._cache, key, resource, engines, refused, self._nodes.index)
-        return self._decide(replace(snapshot, free=free), self._renderer, self._now())
+        generation, free = self._found.get(key, (None, None))
+        if generation == resource["metadata"].get("generation"):
+            snapshot = replace(snapshot, free=free)
+        return self._decide(snapshot, self._renderer, self._now())
 
     def _started(self, key: Key, uid: str) -> bool:
         deployment = self._cache.get(DEPLOYMENT, key)
@@ -131,6 +137,7 @@ class Reconciler:
 
     def _forget(self, key: Key) -> None:
         uid = self._known.pop(key, None)
+        self._found.pop(key, None)
         self._executor.forget(key)
         self._queue.forget(key)
         if uid is not None:
