@@ -133,13 +133,17 @@ async def many_wait(running: Gateway) -> bool:
     return await running.figure("falcon_gateway_held_requests") >= SHORT.clients
 
 
-async def test_an_engine_that_refuses_while_it_drains_costs_nothing_though_it_is_still_listed(tmp_path: Path) -> None:
+async def test_an_engine_that_refuses_while_it_drains_costs_no_stream_though_it_is_still_listed(tmp_path: Path) -> None:
     async with served(tmp_path, "0.26.0") as (running, engines):
         old, _ = await engines.start(), await engines.start()
         await until(partial(running.knows, 2))
         async with clients(running) as tally:
             assert await engines.drain(old) == 0
-    lost_nothing(tally)
+    # A connection that it had not taken yet when it stopped to listen may be lost with its request, which nobody can tell
+    # from one that it has begun; the preStop hook waits so that there is none.
+    assert set(tally.kinds) <= {"ok", "status"}, tally.examples
+    assert all("engine_failed" in example for example in tally.examples)
+    assert tally.kinds["status"] <= 2 < tally.requests - 100, tally.examples
 
 
 async def test_a_new_configuration_costs_nothing(tmp_path: Path) -> None:
