@@ -6,8 +6,9 @@ import pytest
 from testbed.lab.gpunodes import Card
 from tests.cluster.conftest import Start
 from tests.cluster.test_operator_nodes import add_node, resource  # noqa: F401
-from tests.cluster.world import QUIET_SECONDS, AuditLog, World, wait_for, wait_quiet
+from tests.cluster.world import QUIET_SECONDS, RESOURCES, AuditLog, World, wait_for, wait_quiet
 
+from falcon_operator.api import names
 from falcon_operator.kube.resources import EVENT
 
 pytestmark = pytest.mark.cluster
@@ -54,3 +55,42 @@ def test_a_new_pod_starts_first_only_where_a_gpu_is_free(
     assert deployment["spec"]["strategy"]["rollingUpdate"] == rolling, "it stays as it has begun"
     written = [w for w in audit.writes() if w.startswith("patch deployments/web ")]
     assert written == ["patch deployments/web 201", "patch deployments/web 200"]
+
+
+def test_a_revision_that_fails_for_good_is_rolled_back(world: World, start: Start, audit: AuditLog) -> None:
+    """The pods of the bad revision find no node, so kwok leaves them alone; the test is their kubelet."""
+    start()
+    good = {"replicas": 2, "rollout": {"onFailure": "RollBack", "strategy": "Surge"}}
+    world.resource("web", good)
+    world.settled("web")
+    before = {pod["metadata"]["uid"] for pod in world.all("Pod")}
+    world.resource("web", {**good, "scheduling": {"nodeSelector": {"no-such": "node"}}})
+    engines = {"labelSelector": names.selector_string("web")}
+
+    def newcomer() -> Any:
+        path = RESOURCES["Pod"].path(world.namespace)
+        pods = world.client.get(path, params=engines).raise_for_status().json()["items"]
+        return next((pod for pod in pods if pod["metadata"]["uid"] not in before), None)
+
+    pod = wait_for(newcomer, "pod of the new revision", 30)
+    waiting = {"reason": "InvalidImageName", "message": "couldn't parse image name"}
+    status = {"name": "engine", "image": "x", "imageID": "", "ready": False, "restartCount": 0}
+    status["state"] = {"waiting": waiting}
+    world.merge("Pod", pod["metadata"]["name"], {"status": {"containerStatuses": [status]}}, "status")
+
+    def stalled() -> Any:
+        return world.condition("web", "Stalled")
+
+    wait_for(lambda: stalled().get("reason") == "RolledBack", "return", 60, stalled)
+    assert world.condition("web", "Available")["status"] == "True"
+    wait_for(lambda: newcomer() is None, "end of the failed pod", 30)
+    wait_for(lambda: stalled().get("status") == "True", "end of the return", 60, stalled)
+    wait_quiet(audit.writes, QUIET_SECONDS)
+    resource_now = world.get(names.KIND, "web") or {}
+    assert resource_now["status"]["revision"]["failed"] == pod["metadata"]["labels"][names.LABEL_REVISION]
+    assert before <= {p["metadata"]["uid"] for p in world.all("Pod")}, "no pod that served was touched"
+    assert foretold(world, "was given up"), "an event says so"
+
+    world.resource("web", good)
+    world.wait_ready("web")
+    assert before <= {p["metadata"]["uid"] for p in world.all("Pod")}

@@ -90,7 +90,6 @@ def test_effective_gpu_count(spec: Any, count: int) -> None:
         ({"model": {"checkpoint": "AsIs"}}, ["model.checkpoint"]),
         ({"engine": {"computeFormat": "BF16"}}, ["engine.computeFormat"]),
         ({"gpu": {"fp4": "Require"}, "startup": {"canary": False}}, []),
-        ({"rollout": {"onFailure": "RollBack"}}, ["rollout.onFailure"]),
         ({"autoscaling": {"mode": "External"}}, ["autoscaling"]),
         ({"monitoring": {"podMonitor": "Off"}}, ["monitoring.podMonitor"]),
     ],

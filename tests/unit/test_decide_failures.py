@@ -230,7 +230,7 @@ def test_a_failure_is_named_with_its_way_out(
     assert len(world.events) == 1
 
 
-def test_a_new_pod_that_fails_beside_one_that_serves_does_not_stall() -> None:
+def test_a_new_pod_that_fails_for_good_holds_the_rollout_and_the_old_ones_serve() -> None:
     world = World(spec={"replicas": 2}).serve()
     world.change({"replicas": 2, "engine": {"extraArgs": ["--nope"]}})
     world.step()
@@ -240,8 +240,20 @@ def test_a_new_pod_that_fails_beside_one_that_serves_does_not_stall() -> None:
     world.settle()
     assert world.state("Ready") == ("False", "FlagUnknown")
     assert world.state("Available")[0] == "True"
+    for kind, status in (("Stalled", "True"), ("Progressing", "False"), ("Reconciling", "False")):
+        assert world.state(kind) == (status, "FlagUnknown")
+    for word in ("--nope", "The rollout is held, with 1 pod of earlier revisions kept."):
+        assert word in world.condition("Stalled")["message"]
+
+
+def test_one_more_pod_that_fails_beside_others_of_its_revision_does_not_stall() -> None:
+    world = World(spec={"replicas": 1}).serve()
+    world.change({"replicas": 2})
+    world.step()
+    crashed(2, diagnosis("FlagUnknown", "no flag --nope", "Remove it.", 2))(world.add_pod())
+    world.settle()
+    assert world.state("Ready") == ("False", "FlagUnknown")
     assert world.state("Stalled")[0] == "False"
-    assert "--nope" in world.condition("Progressing")["message"]
 
 
 def test_leaving_pods_have_no_failures() -> None:

@@ -77,6 +77,21 @@ def test_a_rollout_stays_as_it_has_begun(begun: bool, later: list[Free | None]) 
         assert plan.look is None
 
 
+def test_a_surge_whose_gpu_was_taken_goes_on_in_place() -> None:
+    w = world(H200).serve()
+    for body in changed(w, Free("h200")).apply:
+        w.objects[body["kind"], body["metadata"]["name"]].update(body)
+    assert strategy(w.plan()) == SURGE
+    refusal = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+    w.add_pod()["status"]["conditions"] = [{**refusal, "message": "0/1 nodes: 1 Insufficient nvidia.com/gpu."}]
+    plan = w.step()
+    assert strategy(plan) == IN_PLACE
+    progressing = next(c for c in plan.status["conditions"] if c["type"] == "Progressing")
+    assert "are held by the gateway" in progressing["message"]
+    w.pods[:] = w.pods[1:]
+    assert strategy(w.plan()) == IN_PLACE, "it stays so"
+
+
 def container(asks: int | None, **fields: Any) -> Json:
     return {"resources": {} if asks is None else {"limits": {RESOURCE: str(asks)}}, **fields}
 

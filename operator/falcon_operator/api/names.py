@@ -33,6 +33,10 @@ ANNOTATION_RENDERER = f"{GROUP}/renderer"
 # Hash of the part of the spec that a pod template was rendered from; the template alone cannot tell.
 ANNOTATION_SPEC = f"{GROUP}/spec"
 
+# The revision that was rolled back, and why: kept at the Deployment for as long as it is still asked for.
+ANNOTATION_FAILED_REVISION = f"{GROUP}/failed-revision"
+ANNOTATION_FAILED_WHY = f"{GROUP}/failed-why"
+
 # How many requests an engine takes at a time, as asked for and as it was said to take: `256/180`.
 ANNOTATION_PER_ENGINE = f"{GROUP}/per-engine"
 

@@ -65,6 +65,7 @@ class Reason(StrEnum):
     ROLLOUT_IN_PROGRESS = "RolloutInProgress"
     ROLLOUT_COMPLETE = "RolloutComplete"
     ROLLOUT_STALLED = "RolloutStalled"
+    ROLLED_BACK = "RolledBack"
 
     # Pods, from outside the container.
     UNSCHEDULABLE = "Unschedulable"

@@ -102,6 +102,7 @@ class ObservedRevision(Base):
     updated: Name | None = Field(default=None, description="The revision that is being rolled out.")
     renderer: Name | None = Field(default=None, description="Renderer that made the running template.")
     available: Name | None = Field(default=None, description="Renderer that an adoption would bring.")
+    failed: Name | None = Field(default=None, description="The revision that was rolled back.")
 
 
 class RejectedNode(Base):

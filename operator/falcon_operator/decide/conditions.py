@@ -19,6 +19,7 @@ from falcon_operator.decide.refused_children import ChildRefused
 from falcon_operator.decide.revision import Choice
 from falcon_operator.decide.rollout import Rollout
 from falcon_operator.decide.scheduler import unschedulable
+from falcon_operator.decide.setback import Setback
 from falcon_operator.decide.supported import supported
 
 _SHOWN_NODES = 5
@@ -65,6 +66,7 @@ class Situation:
     remarks: tuple[str, ...]  # what stays other than the spec asks, and is no failure
     placement: Placement
     endpoint: Endpoint
+    setback: Setback | None = None
 
     @property
     def has_started(self) -> bool:
@@ -80,13 +82,23 @@ class Situation:
 
     @property
     def stall(self) -> tuple[Reason, str] | None:
-        """What only a person can resolve while nothing serves."""
+        """What only a person can resolve: nothing serves, a rollout cannot go on, or it was rolled back."""
         if self.refused is not None:
             return self.refused.reason, self.refused.message
         blocker = self.rollout.blocker
         if blocker is not None and blocker.final and not self.rollout.ready:
             return blocker.reason, blocker.message
+        if self.setback is not None:
+            return Reason.ROLLED_BACK, self.setback.message
+        if blocker is not None and blocker.final and self.rollout.outdated:
+            kept = f"{_pods(len(self.rollout.ready))} of earlier revisions kept"
+            return blocker.reason, f"{blocker.message} The rollout is held, with {kept}."
         return None
+
+    @property
+    def returning(self) -> bool:
+        """Whether the last good revision is on its way back."""
+        return self.stall is not None and self.stall[0] is Reason.ROLLED_BACK and not self.rollout.complete
 
 
 def all_conditions(s: Situation) -> list[Condition]:
@@ -113,6 +125,8 @@ def ready(s: Situation, served: Condition) -> Condition:
         return Condition(Type.READY, "False", s.refused.reason, s.refused.message)
     if s.idle is not None:
         return Condition(Type.READY, "False", s.idle, _idle_words(s))
+    if s.setback is not None and s.stall is not None:
+        return Condition(Type.READY, "False", *s.stall)
     if s.rollout.complete:
         if served.status != "True":
             return Condition(Type.READY, "False", served.reason, served.message)
@@ -127,6 +141,8 @@ def ready(s: Situation, served: Condition) -> Condition:
 
 def reconciling(s: Situation, served: Condition) -> Condition:
     """True while the operator or the cluster still works towards the spec by itself."""
+    if s.returning:
+        return Condition(Type.RECONCILING, "True", Reason.ROLLED_BACK, s.rollout.progress)
     if s.stall is not None:
         return Condition(Type.RECONCILING, "False", s.stall[0], "Nothing goes on by itself: see Stalled.")
     if s.rollout.complete:
@@ -145,9 +161,9 @@ def reconciling(s: Situation, served: Condition) -> Condition:
 
 
 def stalled(s: Situation) -> Condition:
-    """True where nothing serves, or nothing is done, until a person acts."""
+    """True where nothing serves, or nothing gets on, until a person acts."""
     if s.stall is not None:
-        return Condition(Type.STALLED, "True", *s.stall)
+        return Condition(Type.STALLED, "False" if s.returning else "True", *s.stall)
     return Condition(Type.STALLED, "False", Reason.NOT_STALLED, "Nothing waits for a person.")
 
 
@@ -172,6 +188,8 @@ def available(s: Situation) -> Condition:
 
 def progressing(s: Situation) -> Condition:
     """As a Deployment's: True while pods are replaced and once they are, False where that does not get on."""
+    if s.returning:
+        return Condition(Type.PROGRESSING, "True", Reason.ROLLED_BACK, s.rollout.progress)
     if s.stall is not None:
         return Condition(Type.PROGRESSING, "False", s.stall[0], s.stall[1])
     if s.rollout.complete:
@@ -256,6 +274,9 @@ def fits(s: Situation) -> Condition:
         return kept
     engine, clamped = s.spec.engine, s.seen.clamped
     asked = f"maxModelLen {engine.max_model_len} and maxNumSeqs {engine.max_num_seqs}"
+    if s.setback is not None:
+        message = f"Revision {s.setback.good.revision} runs, which is not what spec.engine asks for: see Stalled."
+        return Condition(Type.FITS, "Unknown", Reason.ROLLED_BACK, message)
     if s.has_started and clamped is not None:
         message = f"The engine started with {asked}, lowered to {clamped.given}: {clamped.why}"
         return Condition(Type.FITS, "True", Reason.CLAMPED, message)
@@ -277,6 +298,9 @@ def engine_supported(s: Situation) -> Condition:
 
 def up_to_date(s: Situation) -> Condition:
     """Whether an adoption of today's renderer and defaults would change the pods."""
+    if s.setback is not None:
+        message = f"Revision {s.setback.good.revision} runs, which is not what the spec asks for: see Stalled."
+        return Condition(Type.UP_TO_DATE, "False", Reason.ROLLED_BACK, message)
     if s.choice.up_to_date:
         message = "The pods are what this operator makes of the spec."
         return Condition(Type.UP_TO_DATE, "True", Reason.UP_TO_DATE, message)

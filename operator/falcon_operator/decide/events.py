@@ -15,7 +15,7 @@ ENGINE_FAILURE = "RunEngine"
 
 
 def events(live: Mapping[str, Any], new: Mapping[str, Any], cost: str = "") -> tuple[Event, ...]:
-    """Failures once each, Stalled and Ready when they begin, and a change of revision, with its cost."""
+    """Failures once each, Stalled and Ready when they begin, a change of revision with its cost, a return from one."""
     found: list[Event] = []
     failure = new.get("lastFailure")
     if failure and _identity(failure) != _identity(live.get("lastFailure") or {}):
@@ -25,8 +25,12 @@ def events(live: Mapping[str, Any], new: Mapping[str, Any], cost: str = "") -> t
     for kind, status, action in (("Stalled", "True", "Reconcile"), ("GPUCompatible", "False", "Schedule")):
         now, before = _condition(new, kind), _condition(live, kind)
         began = now.get("status") == status and (before.get("status"), before.get("reason")) != (status, now["reason"])
-        if began and all(now["reason"] != e.reason for e in found):
+        # A return has its own event, when it begins.
+        if began and now["reason"] != Reason.ROLLED_BACK and all(now["reason"] != e.reason for e in found):
             found.append(_event("Warning", now["reason"], action, now["message"]))
+    failed = (new.get("revision") or {}).get("failed")
+    if failed and failed != (live.get("revision") or {}).get("failed"):
+        found.append(_event("Warning", Reason.ROLLED_BACK.value, "RollBack", _condition(new, "Ready")["message"]))
     old, updated = (live.get("revision") or {}).get("updated"), (new.get("revision") or {}).get("updated")
     if old and updated and old != updated:
         note = f"Pods of revision {old} are replaced by revision {updated}{cost}."

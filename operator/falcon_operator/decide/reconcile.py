@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from falcon_operator.api import names
@@ -21,6 +22,7 @@ from falcon_operator.decide import (
     refused_children,
     revision,
     rollout,
+    setback,
     strategy,
 )
 from falcon_operator.decide import status as statuses
@@ -60,18 +62,23 @@ def _acted_on(
     recorded = revision.recorded_revisions(owner, snapshot.revisions)
     running = revision.live_revision(there)
     choice = revision.choose(spec, owner, renderer, running, recorded, pods, snapshot.launchers)
-    target = choice.target
     desired = 0 if spec.suspend else spec.replicas
-    state = rollout.observe(
+    observed = partial(
+        rollout.observe,
         pods,
         there,
         desired,
-        target.revision,
-        spec.startup.budget_seconds,
-        _asks(spec),
-        live_status.get("lastFailure"),
-        facts.doing(pods, snapshot.engines),
+        startup_budget=spec.startup.budget_seconds,
+        asks=_asks(spec),
+        record=live_status.get("lastFailure"),
+        doing=facts.doing(pods, snapshot.engines),
     )
+    state = observed(choice.target.revision)
+    returned = setback.decide(spec, there, choice.target, state, recorded, snapshot.launchers)
+    if returned is not None:
+        choice = replace(choice, target=returned.good)
+        state = observed(returned.good.revision)
+    target = choice.target
     # Of one revision the target's template is recorded, not the live one: with the API server's defaults in it, the
     # Deployment would be written once more, for nothing.
     former = running if running is not None and running.revision != target.revision else None
@@ -89,7 +96,8 @@ def _acted_on(
     state = placement_words.explained(state, places)
     endpoint = endpoints.observe(spec, owner, snapshot)
     changes = running is not None and running.revision != target.revision
-    manner = strategy.manner(spec, there, changes, places, snapshot.nodes, snapshot.free)
+    crowded = bool(state.outdated) and state.blocker is not None and state.blocker.reason is Reason.UNSCHEDULABLE
+    manner = strategy.manner(spec, there, changes, places, snapshot.nodes, snapshot.free, crowded)
     started = (live_status.get("coldStart") or {}).get("ready")
     state = replace(state, cost=strategy.cost(manner.surge, desired, spec.gateway.enabled, started))
     situation = Situation(
@@ -107,6 +115,7 @@ def _acted_on(
         remarks=tuple(claims.remarks(spec, owner, snapshot.claims)),
         placement=places,
         endpoint=endpoint,
+        setback=returned,
     )
     if places.too_large and not situation.has_started:
         refusal = gate.Refusal(Reason.SEQUENCES_EXCEED_MEMORY, placement_words.too_large(places))
@@ -118,9 +127,10 @@ def _acted_on(
             all_conditions(situation), situation.live, _generation(snapshot.resource), now
         ),
     }
+    annotations = target.annotations | (returned.annotations if returned is not None else {})
     moving = (*pods, *endpoint.pods)
     status, requeue = statuses.settled(_ordered(new), live_status, moving, now, state.doing)
-    apply = [deployment(spec, owner, desired, target.template, target.annotations, surges=manner.surge)]
+    apply = [deployment(spec, owner, desired, target.template, annotations, surges=manner.surge)]
     # The launcher first, and claims too: pods that look for them in vain are tried again only after a while.
     apply[:0] = claims.claims(spec, owner, snapshot.claims)
     if target.launcher == renderer.launcher.name and renderer.launcher.name not in snapshot.launchers:
@@ -158,10 +168,10 @@ def _held(
         there,
         desired,
         running.revision if running else None,
-        None,
-        "what the spec says",
-        live_status.get("lastFailure"),
-        facts.doing(pods, snapshot.engines),
+        startup_budget=None,
+        asks="what the spec says",
+        record=live_status.get("lastFailure"),
+        doing=facts.doing(pods, snapshot.engines),
     )
     new = {
         **_base(snapshot, owner, renderer, state),
@@ -218,7 +228,8 @@ def _observed(
         "current": serving[-1] if serving else before.get("current") or newest,
         "updated": target.revision,
         "renderer": target.renderer or None,
-        "available": None if s.choice.up_to_date else s.choice.fresh.renderer,
+        "available": None if s.choice.up_to_date or s.setback is not None else s.choice.fresh.renderer,
+        "failed": s.setback.failed if s.setback is not None else None,
     }
     budget = timedelta(seconds=s.spec.startup.budget_seconds)
     found = {

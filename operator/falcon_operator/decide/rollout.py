@@ -117,6 +117,11 @@ def progress_deadline_exceeded(deployment: Mapping[str, Any] | None) -> bool:
     return condition.get("status") == "False" and condition.get("reason") == "ProgressDeadlineExceeded"
 
 
+def was_complete(deployment: Mapping[str, Any]) -> bool:
+    """Whether the Deployment's controller has seen all pods of its present template in place, now or before."""
+    return _condition(deployment, "Progressing").get("reason") == "NewReplicaSetAvailable"
+
+
 def _unschedulable(pods: Sequence[Pod], asks: str) -> Blocker | None:
     for pod in pods:
         words = scheduler.unschedulable(pod)

@@ -30,10 +30,12 @@ def manner(
     placement: Placement,
     nodes: NodeIndex | None,
     free: Free | None,
+    crowded: bool,
 ) -> Manner:
     """Decide it anew only where the pods' template is about to change: a rollout stays as it has begun.
 
     `changes`: there is a Deployment, and its template is another one. `free`: what a look has found, if one was made.
+    `crowded`: no node takes the new pod beside the old ones; somebody else was quicker, and waiting could be for ever.
     """
     strategy = spec.rollout.strategy
     if strategy is not Strategy.AUTO:
@@ -43,7 +45,7 @@ def manner(
     if not changes or not replicas:
         # With what was found before the template was written, as long as that is at hand.
         why = free_gpus.said(wanted, free) if free is not None and isinstance(wanted, Wanted) else None
-        return Manner(_surges(deployment), why)
+        return Manner(_surges(deployment) and not crowded, why)
     if isinstance(wanted, str):
         return Manner(False, wanted)
     if free is None:

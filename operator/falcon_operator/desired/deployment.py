@@ -9,8 +9,10 @@ from falcon_operator.api.lifecycle import Strategy
 from falcon_operator.api.spec import Spec
 from falcon_operator.desired.metadata import Owner, child
 
-# Beside the startup budget a new pod may need a node and an image of many gigabytes.
+# Beside the startup budget a new pod may need a node and an image of many gigabytes, and the end of an old one.
 _PLACEMENT_SECONDS = 600
+# An engine that dies of its first requests is no reason to replace the next one.
+_MIN_READY_SECONDS = 10
 
 
 def deployment(
@@ -35,8 +37,10 @@ def deployment(
             "spec": {
                 "replicas": replicas,
                 "revisionHistoryLimit": 2,
-                "minReadySeconds": 0,
-                "progressDeadlineSeconds": spec.startup.budget_seconds + _PLACEMENT_SECONDS,
+                "minReadySeconds": _MIN_READY_SECONDS,
+                "progressDeadlineSeconds": spec.startup.budget_seconds
+                + spec.rollout.drain_timeout_seconds
+                + _PLACEMENT_SECONDS,
                 "strategy": {
                     "type": "RollingUpdate",
                     "rollingUpdate": {"maxSurge": surge, "maxUnavailable": unavailable},
