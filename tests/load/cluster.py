@@ -18,6 +18,7 @@ from falcon_operator.api import names
 
 ROOT = Path(__file__).parents[2]
 RESOURCE = "falcon"
+GPU = "nvidia.com/gpu"
 Json = dict[str, Any]
 T = TypeVar("T")
 
@@ -146,10 +147,17 @@ class Cluster:
         return len(gateways) == replicas and all(map(is_ready, gateways))
 
     def story(self) -> str:
-        """What there is, for an error."""
+        """What there is, for an error: the resource, and each pod here or with a GPU anywhere."""
         pods = [
-            {"name": p["metadata"]["name"], "phase": p["status"].get("phase"), "ready": is_ready(p)}
-            for p in self._get(self._core("pods"))["items"]
+            {
+                "pod": f"{p['metadata']['namespace']}/{p['metadata']['name']}",
+                "phase": p["status"].get("phase"),
+                "ready": is_ready(p),
+                "leaves": p["metadata"].get("deletionTimestamp"),
+                "containers": [c.get("state") for c in p["status"].get("containerStatuses", ())],
+            }
+            for p in self._get("/api/v1/pods")["items"]
+            if p["metadata"]["namespace"] == self.namespace or GPU in json.dumps(p["spec"]["containers"])
         ]
         return json.dumps({"status": self.status(), "pods": pods})
 

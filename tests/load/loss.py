@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 from tests.load.clients import Clients
-from tests.load.cluster import Cluster, until
+from tests.load.cluster import GPU, Cluster, NotInTimeError, until
 from tests.load.scenarios import Scenario, World, occupant, spec_of
 
 Json = dict[str, Any]
@@ -21,7 +21,6 @@ SHORT: Json = {"clients": 60, "ramp": 2.0, "ask": {"tokens": 5, "pace": 0.02}}
 REAL_LONG: Json = {"clients": 2, "ramp": 1.0, "ask": {"tokens": 64, "numbered": False}}
 REAL_SHORT: Json = {"clients": 2, "ramp": 1.0, "ask": {"tokens": 4, "numbered": False}}
 BEFORE_SECONDS = AFTER_SECONDS = 5.0
-GPU = "nvidia.com/gpu"
 
 
 @dataclass
@@ -69,7 +68,11 @@ async def run(client: httpx.Client, scenario: Scenario, options: Options) -> Row
         return await _disturb(world, scenario, options)
     finally:
         cluster.close()
-        await until(lambda: not _pods(client, cluster.namespace), "end of the pods", 240)
+        try:
+            await until(lambda: not _pods(client, cluster.namespace), "end of the pods", 240)
+        except NotInTimeError as error:
+            error.add_note(await asyncio.to_thread(cluster.story))
+            raise
 
 
 async def _disturb(world: World, scenario: Scenario, options: Options) -> Row:
