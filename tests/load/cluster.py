@@ -127,6 +127,11 @@ class Cluster:
         """Those that are ready and stay."""
         return [pod for pod in self.pods(component) if is_ready(pod) and "deletionTimestamp" not in pod["metadata"]]
 
+    def restarts(self, component: str) -> int:
+        """How often containers of a component were started again."""
+        statuses = (status for pod in self.pods(component) for status in pod["status"].get("containerStatuses", ()))
+        return sum(status["restartCount"] for status in statuses)
+
     def delete_pod(self, name: str, **options: Any) -> None:
         """Delete one, with its grace period unless `options` say otherwise."""
         self._client.request("DELETE", self._core("pods", name), json=options or None).raise_for_status()

@@ -166,12 +166,11 @@ async def kill_engine(world: World) -> None:
 async def kill_gateway(world: World) -> None:
     """One gateway dies with all that it carries."""
     [first, *_] = await asyncio.to_thread(world.cluster.serving, names.COMPONENT_GATEWAY)
-    name = first["metadata"]["name"]
-    kill = "kill -9 $(cat /proc/1/task/1/children)"
-    await command("testbed/kubectl", "-n", world.cluster.namespace, "exec", name, "--", "bash", "-c", kill)
-    await until(
-        lambda: len(world.cluster.serving(names.COMPONENT_GATEWAY)) < world.spec["gateway"]["replicas"], "death", 60
-    )
+    before = await asyncio.to_thread(world.cluster.restarts, names.COMPONENT_GATEWAY)
+    inside = ("-n", world.cluster.namespace, "exec", first["metadata"]["name"], "--")
+    said = await command("testbed/kubectl", *inside, "bash", "-c", KILL_GATEWAY)
+    world.carried = int(said.split()[-1])
+    await until(lambda: world.cluster.restarts(names.COMPONENT_GATEWAY) > before, "restart", 60)
     await world.gateways_settled()
 
 
