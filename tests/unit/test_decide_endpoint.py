@@ -278,3 +278,17 @@ def test_a_spec_that_is_not_acted_on_leaves_the_gateway_and_what_is_known_of_it(
     world.settle()
     assert set(world.objects) == objects
     assert world.state("GatewayReady") == ("True", "GatewayReady")
+
+
+def test_while_no_engine_is_ready_available_says_that_requests_wait() -> None:
+    world = World(spec={"gateway": {"replicas": 1, "holdTimeout": "3m"}}).serve()
+    world.change({**world.spec, "engine": {"maxModelLen": 4096}})
+    world.step()
+    world.pods.clear()
+    world.add_pod()
+    world.step()
+    message = world.condition("Available")["message"]
+    assert message.endswith("New requests wait in the gateway, up to 3m.")
+    world.gateway_pods.clear()
+    world.step()
+    assert "wait in the gateway" not in world.condition("Available")["message"]

@@ -181,9 +181,9 @@ def available(s: Situation) -> Condition:
         return Condition(Type.AVAILABLE, "False", s.idle, _idle_words(s))
     if s.rollout.blocker is not None:
         return Condition(Type.AVAILABLE, "False", s.rollout.blocker.reason, s.rollout.blocker.message)
-    return Condition(
-        Type.AVAILABLE, "False", Reason.MINIMUM_REPLICAS_UNAVAILABLE, f"No pod is ready: {s.rollout.progress}"
-    )
+    held = f" New requests wait in the gateway, up to {s.spec.gateway.hold_timeout}." if s.endpoint.ready else ""
+    message = f"No pod is ready: {s.rollout.progress}{held}"
+    return Condition(Type.AVAILABLE, "False", Reason.MINIMUM_REPLICAS_UNAVAILABLE, message)
 
 
 def progressing(s: Situation) -> Condition:
