@@ -31,6 +31,11 @@ ACCOUNT = "operator-under-test"
 Start = Callable[..., OperatorProcess]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave to the end what the cluster has to recover from."""
+    items.sort(key=lambda item: item.get_closest_marker("last") is not None)
+
+
 @pytest.fixture(scope="session")
 def api() -> Iterator[httpx.Client]:
     with kubeapi.connect() as client:

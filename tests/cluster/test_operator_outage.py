@@ -1,4 +1,4 @@
-"""The API server goes away and comes back. After the other tests: kwok takes a while to recover from it."""
+"""The API server goes away and comes back."""
 
 import subprocess
 import time
@@ -9,7 +9,8 @@ from tests.cluster.world import World, wait_for
 
 from falcon_operator.api import names
 
-pytestmark = pytest.mark.cluster
+# kwok and the controllers take up to a minute to look at the API server again.
+pytestmark = [pytest.mark.cluster, pytest.mark.last]
 
 OUTAGE_SECONDS = 15
 
