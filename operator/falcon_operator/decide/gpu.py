@@ -5,7 +5,6 @@ What is refused here is what `desired.affinity` and the scheduler refuse, no mor
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
@@ -115,15 +114,17 @@ class Judgement:
     def rejected(self, most: int) -> list[Rejected]:
         """The first refused nodes by name, each with its reason."""
         first = [(name, reason) for reason, nodes in self.refusals for name in nodes.first(most)]
-        return [Rejected(name, reason) for name, reason in heapq.nsmallest(most, first)]
+        return [Rejected(name, reason) for name, reason in sorted(first)[:most]]
 
 
 def judge(spec: Spec, profile: Profile | None, node: NodeFacts) -> NodeVerdict:
     """The verdict on one node. `profile` is None where the engine's version is not known. Never raises."""
     verdict = _judge(spec.scheduling, needs(spec, profile), profile, node, Group({node.name: node}))
-    if verdict.verdict is not None and (why := selectors.not_selected(spec.scheduling, node)):
-        verdict = _with_reason(verdict, why)
-    return verdict._replace(node=node.name)
+    verdict = verdict._replace(node=node.name)
+    if verdict.verdict is not None and (left_out := selectors.not_selected(spec.scheduling, node)):
+        why = _together(verdict.verdict, verdict.reason, left_out)
+        return verdict._replace(verdict="Rejected", reason=why)
+    return verdict
 
 
 def judge_all(spec: Spec, profile: Profile | None, nodes: NodeIndex | Iterable[NodeFacts]) -> Judgement:
@@ -142,20 +143,20 @@ def _all(
     products: Counter[Product] = Counter()
     unknown: Counter[str] = Counter()
     without = 0
-    chosen = _Key(key, *selectors.identity(scheduling)) if selectors.has_selectors(scheduling) else None
+    selection = _Key(*selectors.identity(scheduling)) if selectors.has_selectors(scheduling) else None
     for group in index.groups():
-        common = _judged(key, scheduling, wanted, profile, group)
-        if common.verdict is None:
+        said = _said(key, scheduling, wanted, profile, group)
+        if said.verdict is None:
             without += len(group.nodes)
             continue
-        for part in _parts(chosen, scheduling, common, group):
-            if part.verdict == "Rejected":
-                refused.setdefault(part.reason, []).append(part.names)
+        for left_out, names in _selected(selection, scheduling, group):
+            if left_out or said.verdict == "Rejected":
+                refused.setdefault(_together(said.verdict, said.reason, left_out), []).append(names)
                 continue
-            named[part.verdict].append(part.names)
-            if part.verdict == "Unknown":
-                unknown[part.reason] += len(part.names)
-            products[part.product] += len(part.names)
+            named[said.verdict].append(names)
+            if said.verdict == "Unknown":
+                unknown[said.reason] += len(names)
+            products[said.product] += len(names)
     kinds = sorted(products.items(), key=lambda item: (-item[1], *_in_order(item[0])))
     refusals = [Refusal(reason, Names(*lists)) for reason, lists in refused.items()]
     return Judgement(
@@ -186,46 +187,45 @@ class _Key:
         return isinstance(other, _Key) and self._parts == other._parts
 
 
-class _Part(NamedTuple):
-    """Nodes of a group of which the same is said, by name, sorted; `product` counts none of them yet."""
+class _Said(NamedTuple):
+    """What is said of any node of a group, selectors apart; `product` counts no nodes yet."""
 
-    verdict: Verdict
+    verdict: Verdict | None
     reason: str
     product: Product
-    names: tuple[str, ...]
 
     @classmethod
-    def of(cls, v: NodeVerdict, names: tuple[str, ...]) -> _Part:
-        product = Product(v.product, v.gib, v.sharers, v.capability, v.kernels, nodes=0)
-        return cls(v.verdict or "Unknown", v.reason, product, names)
+    def of(cls, v: NodeVerdict) -> _Said:
+        return cls(v.verdict, v.reason, Product(v.product, v.gib, v.sharers, v.capability, v.kernels, nodes=0))
 
 
-def _parts(chosen: _Key | None, scheduling: Scheduling, common: NodeVerdict, group: Group) -> tuple[_Part, ...]:
-    """The group, and apart from it the nodes that the user's selectors leave out; `chosen` is None without any."""
-    if chosen is None:
-        return group.once_of_all(common, lambda: (_Part.of(common, group.names),))
-    return group.once_of_all(chosen, lambda: tuple(_by_selection(scheduling, common, group)))
+def _said(key: _Key, scheduling: Scheduling, wanted: Needs | None, profile: Profile | None, group: Group) -> _Said:
+    return group.once(key, lambda node: _Said.of(_judge(scheduling, wanted, profile, node, group)))
 
 
-def _by_selection(scheduling: Scheduling, common: NodeVerdict, group: Group) -> Iterator[_Part]:
+# Names of nodes, sorted, and why the user's selectors leave them out: None where they do not.
+_Selected = tuple[str | None, tuple[str, ...]]
+
+
+def _selected(selection: _Key | None, scheduling: Scheduling, group: Group) -> Iterable[_Selected]:
+    """All nodes of a group; `selection` is None where the user selects none."""
+    if selection is None:
+        return ((None, group.names),)
+    return group.once_of_all(selection, lambda: tuple(_by_selection(scheduling, group)))
+
+
+def _by_selection(scheduling: Scheduling, group: Group) -> Iterator[_Selected]:
     keys = selectors.labels_looked_at(scheduling)
     alike: Iterable[tuple[NodeFacts, tuple[str, ...]]] = (
         group.alike_in(keys).values() if keys is not None else ((node, (name,)) for name, node in group.nodes.items())
     )
     for node, names in alike:
-        why = selectors.not_selected(scheduling, node)
-        yield _Part.of(common if why is None else _with_reason(common, why), names)
+        yield selectors.not_selected(scheduling, node), names
 
 
-def _with_reason(verdict: NodeVerdict, why: str) -> NodeVerdict:
-    before = [verdict.reason] if verdict.verdict == "Rejected" else []
-    return verdict._replace(verdict="Rejected", reason="; ".join([*before, why]))
-
-
-def _judged(
-    key: _Key, scheduling: Scheduling, wanted: Needs | None, profile: Profile | None, group: Group
-) -> NodeVerdict:
-    return group.once(key, lambda node: _judge(scheduling, wanted, profile, node, group))
+def _together(verdict: Verdict, reason: str, left_out: str | None) -> str:
+    """Why a node is refused: for what it is, for what the user's selectors say of it, or for both."""
+    return "; ".join(([reason] if verdict == "Rejected" else []) + ([left_out] if left_out else []))
 
 
 def _judge(
