@@ -82,12 +82,12 @@ class Refusal(NamedTuple):
 class Product(NamedTuple):
     """One kind of GPU that can run an engine, as far as is known, and on how many nodes it is."""
 
-    product: str | None
-    gib: float | None
-    sharers: int
-    capability: str | None
-    kernels: Kernels
-    nodes: int
+    product: str | None = None
+    gib: float | None = None
+    sharers: int = 1
+    capability: str | None = None
+    kernels: Kernels = UNKNOWN
+    nodes: int = 0
 
     @property
     def tier(self) -> Tier | None:
@@ -119,12 +119,12 @@ class Judgement:
 
 def judge(spec: Spec, profile: Profile | None, node: NodeFacts) -> NodeVerdict:
     """The verdict on one node. `profile` is None where the engine's version is not known. Never raises."""
-    verdict = _judge(spec.scheduling, needs(spec, profile), profile, node, Group({node.name: node}))
-    verdict = verdict._replace(node=node.name)
-    if verdict.verdict is not None and (left_out := selectors.not_selected(spec.scheduling, node)):
-        why = _together(verdict.verdict, verdict.reason, left_out)
-        return verdict._replace(verdict="Rejected", reason=why)
-    return verdict
+    said = _judge(spec.scheduling, needs(spec, profile), profile, node, Group({node.name: node}))
+    verdict, reason = said.verdict, said.reason
+    if verdict is not None and (left_out := selectors.not_selected(spec.scheduling, node)):
+        verdict, reason = "Rejected", _together(verdict, reason, left_out)
+    kind = said.product
+    return NodeVerdict(node.name, verdict, reason, kind.product, kind.gib, kind.sharers, kind.capability, kind.kernels)
 
 
 def judge_all(spec: Spec, profile: Profile | None, nodes: NodeIndex | Iterable[NodeFacts]) -> Judgement:
@@ -188,19 +188,15 @@ class _Key:
 
 
 class _Said(NamedTuple):
-    """What is said of any node of a group, selectors apart; `product` counts no nodes yet."""
+    """What is said of any node of a group, selectors apart."""
 
     verdict: Verdict | None
-    reason: str
-    product: Product
-
-    @classmethod
-    def of(cls, v: NodeVerdict) -> _Said:
-        return cls(v.verdict, v.reason, Product(v.product, v.gib, v.sharers, v.capability, v.kernels, nodes=0))
+    reason: str = ""
+    product: Product = Product()
 
 
 def _said(key: _Key, scheduling: Scheduling, wanted: Needs | None, profile: Profile | None, group: Group) -> _Said:
-    return group.once(key, lambda node: _Said.of(_judge(scheduling, wanted, profile, node, group)))
+    return group.once(key, lambda node: _judge(scheduling, wanted, profile, node, group))
 
 
 # Names of nodes, sorted, and why the user's selectors leave them out: None where they do not.
@@ -228,38 +224,53 @@ def _together(verdict: Verdict, reason: str, left_out: str | None) -> str:
     return "; ".join(([reason] if verdict == "Rejected" else []) + ([left_out] if left_out else []))
 
 
+class _Gpu(NamedTuple):
+    """What a node's labels say of its GPU, and what an engine's version makes of it, whatever a spec asks for."""
+
+    facts: GpuFacts
+    product: Product  # counts no nodes
+    not_compiled: str | None
+
+    @classmethod
+    def of(cls, node: NodeFacts, labels_of: str, profile: Profile | None) -> _Gpu:
+        facts = gpu_facts.read(node.labels, labels_of)
+        have = facts.capability
+        text = f"{have[0]}.{have[1]}" if have else None
+        version = profile.file.removesuffix(".json") if profile is not None else None
+        doubt = None
+        if have and profile is not None and version and not compiled(version, have):
+            doubt = f"vLLM {profile.version} as published is not compiled for compute capability {text}"
+        mib = facts.memory.value or facts.unified_mib
+        product = Product(
+            product=facts.product,
+            gib=None if mib is None else mib / 1024,
+            sharers=max(facts.replicas.value or 1, 1),
+            capability=text,
+            kernels=kernels(version, have) if have else UNKNOWN,
+        )
+        return cls(facts, product, doubt)
+
+
 def _judge(
     scheduling: Scheduling, wanted: Needs | None, profile: Profile | None, node: NodeFacts, group: Group
-) -> NodeVerdict:
+) -> _Said:
     """The verdict on all nodes of a group, without the user's selectors."""
     refused = [why] if (why := selectors.not_admitted(scheduling, node)) else []
     if wanted is None:
-        return NodeVerdict("", "Rejected" if refused else "Eligible", "; ".join(refused))
+        return _Said("Rejected" if refused else "Eligible", "; ".join(refused))
     if not node.has_gpus:
-        return NodeVerdict("", None)
+        return _Said(None)
     labels_of = wanted.labels_of
-    gpu = group.once(labels_of, lambda node: gpu_facts.read(node.labels, labels_of))
+    gpu = group.once((labels_of, profile and profile.file), lambda node: _Gpu.of(node, labels_of, profile))
     doubts: list[str] = []
     _quantity(wanted, node, refused)
-    _product(wanted, node, gpu, refused)
+    _product(wanted, node, gpu.facts, refused)
     for check in (_capability, _memory, _driver, _sharing):
-        check(wanted, gpu, refused, doubts)
-    have = gpu.capability
-    text = f"{have[0]}.{have[1]}" if have else None
-    version = profile.file.removesuffix(".json") if profile is not None else None
-    if have and profile is not None and version and wanted.capability > (0, 0) and not compiled(version, have):
-        doubts.append(f"vLLM {profile.version} as published is not compiled for compute capability {text}")
-    mib = gpu.memory.value or gpu.unified_mib
-    return NodeVerdict(
-        node="",
-        verdict="Rejected" if refused else "Unknown" if doubts else "Eligible",
-        reason="; ".join(refused or doubts),
-        product=gpu.product,
-        gib=None if mib is None else mib / 1024,
-        sharers=max(gpu.replicas.value or 1, 1),
-        capability=text,
-        kernels=kernels(version, have) if have else UNKNOWN,
-    )
+        check(wanted, gpu.facts, refused, doubts)
+    if gpu.not_compiled and wanted.capability > (0, 0):
+        doubts.append(gpu.not_compiled)
+    verdict: Verdict = "Rejected" if refused else "Unknown" if doubts else "Eligible"
+    return _Said(verdict, "; ".join(refused or doubts), gpu.product)
 
 
 def _quantity(wanted: Needs, node: NodeFacts, refused: list[str]) -> None:
