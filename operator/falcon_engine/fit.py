@@ -76,7 +76,7 @@ def fit(
     elif ask.kv_cache_memory_bytes is not None:
         available = ask.kv_cache_memory_bytes
         if gpu_gib is not None and ask.device != "cpu":
-            beside = _beside(shape, rules, ask, gpu_gib)
+            beside = weights + _working(shape, rules, ask, gpu_gib)
             if beside + available / GIB > gpu_gib:
                 return _nothing(
                     f"A cache of {available / GIB:.2f} GiB and {beside:.2f} GiB of weights and working memory are more "
@@ -85,7 +85,7 @@ def fit(
                     available / GIB,
                 )
     elif gpu_gib is not None and ask.device != "cpu":
-        available = int(_estimate(shape, rules, ask, gpu_gib) * GIB)
+        available = int(_estimate(shape, rules, ask, gpu_gib, weights) * GIB)
     else:
         return _nothing("How much memory the engine gets is not known.", weights)
     return _counted(shape, rules, ask, available, weights, clamp, gpu_gib)
@@ -111,11 +111,12 @@ def least_gpu_gib(shape: ModelShape, profile: Profile, ask: Ask, *, clamp: bool)
             return math.inf
         bytes_needed, share = ask.kv_cache_memory_bytes, 1.0
     tiers = [float(least) for least, _ in rules["batchedTokens"]] if ask.max_num_batched_tokens is None else [0.0]
+    weights = gpu_memory.weights_gib(shape, ask)
     above = math.inf
     found = math.inf
     for tier in tiers:  # the largest first
         # A byte more: a fraction of one is lost when the engine counts.
-        gib = max(tier, ((bytes_needed + 1) / GIB + _beside(shape, rules, ask, tier)) / share)
+        gib = max(tier, ((bytes_needed + 1) / GIB + (weights + _working(shape, rules, ask, tier))) / share)
         if gib < above:
             found = gib
         above = tier
@@ -129,7 +130,7 @@ def kv_available_gib(shape: ModelShape, profile: Profile, ask: Ask, gpu_gib: flo
     """
     if _problem(shape, ask) is not None or _bad_memory("", gpu_gib) is not None:
         return -math.inf
-    return _estimate(shape, profile.fact("blockRules"), ask, gpu_gib)
+    return _estimate(shape, profile.fact("blockRules"), ask, gpu_gib, gpu_memory.weights_gib(shape, ask))
 
 
 def visible_gib(mib: float, *, mig: bool = False) -> float:
@@ -156,13 +157,13 @@ def least_mib(gib: float, *, mig: bool = False) -> int | None:
     return mib
 
 
-def _beside(shape: ModelShape, rules: Mapping[str, Any], ask: Ask, gpu_gib: float) -> float:
-    tokens = gpu_memory.batched_tokens(rules, ask, gpu_gib)
-    return gpu_memory.weights_gib(shape, ask) + gpu_memory.working_gib(shape, rules, ask, tokens)
+def _working(shape: ModelShape, rules: Mapping[str, Any], ask: Ask, gpu_gib: float) -> float:
+    return gpu_memory.working_gib(shape, rules, ask, gpu_memory.batched_tokens(rules, ask, gpu_gib))
 
 
-def _estimate(shape: ModelShape, rules: Mapping[str, Any], ask: Ask, gpu_gib: float) -> float:
-    return gpu_gib * ask.gpu_memory_utilization / ask.sharers - _beside(shape, rules, ask, gpu_gib)
+def _estimate(shape: ModelShape, rules: Mapping[str, Any], ask: Ask, gpu_gib: float, weights: float) -> float:
+    beside = weights + _working(shape, rules, ask, gpu_gib)
+    return gpu_gib * ask.gpu_memory_utilization / ask.sharers - beside
 
 
 def _limits_sequences(rules: Mapping[str, Any], ask: Ask) -> bool:

@@ -225,15 +225,13 @@ def _together(verdict: Verdict, reason: str, left_out: str | None) -> str:
 
 
 class _Gpu(NamedTuple):
-    """What a node's labels say of its GPU, and what an engine's version makes of it, whatever a spec asks for."""
+    """What an engine's version makes of a node's GPU, whatever a spec asks for."""
 
-    facts: GpuFacts
     product: Product  # counts no nodes
     not_compiled: str | None
 
     @classmethod
-    def of(cls, node: NodeFacts, labels_of: str, profile: Profile | None) -> _Gpu:
-        facts = gpu_facts.read(node.labels, labels_of)
+    def of(cls, facts: GpuFacts, profile: Profile | None) -> _Gpu:
         have = facts.capability
         text = f"{have[0]}.{have[1]}" if have else None
         version = profile.file.removesuffix(".json") if profile is not None else None
@@ -248,7 +246,7 @@ class _Gpu(NamedTuple):
             capability=text,
             kernels=kernels(version, have) if have else UNKNOWN,
         )
-        return cls(facts, product, doubt)
+        return cls(product, doubt)
 
 
 def _judge(
@@ -261,12 +259,13 @@ def _judge(
     if not node.has_gpus:
         return _Said(None)
     labels_of = wanted.labels_of
-    gpu = group.once((labels_of, profile and profile.file), lambda node: _Gpu.of(node, labels_of, profile))
+    facts = group.once(labels_of, lambda node: gpu_facts.read(node.labels, labels_of))
+    gpu = group.once((labels_of, profile and profile.file), lambda _: _Gpu.of(facts, profile))
     doubts: list[str] = []
     _quantity(wanted, node, refused)
-    _product(wanted, node, gpu.facts, refused)
+    _product(wanted, node, facts, refused)
     for check in (_capability, _memory, _driver, _sharing):
-        check(wanted, gpu.facts, refused, doubts)
+        check(wanted, facts, refused, doubts)
     if gpu.not_compiled and wanted.capability > (0, 0):
         doubts.append(gpu.not_compiled)
     verdict: Verdict = "Rejected" if refused else "Unknown" if doubts else "Eligible"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from falcon_engine import profiles
 from falcon_engine.ask import Ask, from_intent
 from falcon_engine.fit import least_gpu_gib, least_mib
+from falcon_engine.intent import Intent
 from falcon_engine.profiles import Profile, capability
 from falcon_engine.shape import FALCON_H1R_7B
 from falcon_operator.api.engine import Device, Engine
@@ -83,8 +84,13 @@ def ask_of(spec: Spec, profile: Profile) -> Ask:
 @functools.lru_cache(maxsize=4096)
 def _ask(engine: Engine, gpu: GPU, version: str) -> Ask:
     # Engines that share a GPU are each asked for their share of all of it.
-    spec = _NOTHING_ASKED.model_copy(update={"engine": engine, "gpu": gpu})
-    return from_intent(intent(spec, ""), profiles.load(version), _WEIGHTS)
+    return from_intent(_intent(engine, gpu), profiles.load(version), _WEIGHTS)
+
+
+@functools.lru_cache(maxsize=256)
+def _intent(engine: Engine, gpu: GPU) -> Intent:
+    """The same for all versions, each of which makes an ask of its own of it."""
+    return intent(_NOTHING_ASKED.model_copy(update={"engine": engine, "gpu": gpu}), "")
 
 
 @functools.lru_cache(maxsize=4096)
