@@ -211,7 +211,7 @@ def _once(worked_out: dict[Hashable, Any], what: Hashable, work_out: Callable[[]
     found: Result | None = worked_out.get(what)
     if found is None:
         if len(worked_out) >= _MOST_WORKED_OUT:
-            worked_out.clear()
+            del worked_out[next(iter(worked_out))]  # the oldest; to clear it all at once would be felt
         found = worked_out[what] = work_out()
     return found
 
