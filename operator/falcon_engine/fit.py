@@ -4,6 +4,7 @@ The sums on blocks are vLLM's own, by version: given what the engine prints as "
 tokens and concurrency equal its other prints. What it will have available is an estimate, see `gpu_memory`.
 """
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -64,19 +65,19 @@ def fit(
     `clamp` lowers max_num_seqs where the engine would not start with it; the verdict then is `Clamped`, else `Refused`.
     Never raises for a number: what cannot be is Refused with a sentence.
     """
-    problem = _problem(shape, ask) or _bad_memory("the GPU's memory", gpu_gib)
+    of_ask = _of_ask(shape, profile, ask)
+    problem = of_ask.problem or _bad_memory("the GPU's memory", gpu_gib)
     if problem is None and kv_available_gib is not None and not abs(kv_available_gib) <= _MOST_GIB:
         problem = f"{kv_available_gib:g} GiB for the cache is no amount of memory."
     if problem is not None:
         return _nothing(problem)
-    rules = profile.fact("blockRules")
-    weights = gpu_memory.weights_gib(shape, ask)
+    weights = of_ask.weights
     if kv_available_gib is not None:
         available = int(kv_available_gib * GIB)
     elif ask.kv_cache_memory_bytes is not None:
         available = ask.kv_cache_memory_bytes
         if gpu_gib is not None and ask.device != "cpu":
-            beside = weights + _working(shape, rules, ask, gpu_gib)
+            beside = of_ask.beside(gpu_gib)
             if beside + available / GIB > gpu_gib:
                 return _nothing(
                     f"A cache of {available / GIB:.2f} GiB and {beside:.2f} GiB of weights and working memory are more "
@@ -85,10 +86,10 @@ def fit(
                     available / GIB,
                 )
     elif gpu_gib is not None and ask.device != "cpu":
-        available = int(_estimate(shape, rules, ask, gpu_gib, weights) * GIB)
+        available = int(of_ask.available(gpu_gib) * GIB)
     else:
         return _nothing("How much memory the engine gets is not known.", weights)
-    return _counted(shape, rules, ask, available, weights, clamp, gpu_gib)
+    return _counted(of_ask, available, clamp, gpu_gib)
 
 
 def least_gpu_gib(shape: ModelShape, profile: Profile, ask: Ask, *, clamp: bool) -> float:
@@ -97,10 +98,10 @@ def least_gpu_gib(shape: ModelShape, profile: Profile, ask: Ask, *, clamp: bool)
     With steps of the engine's default size, which grows on larger GPUs, a GPU just above 70 GiB can be left with less
     than one just below; the least is over all sizes.
     """
-    if _problem(shape, ask) is not None or ask.device == "cpu":
+    of_ask = _of_ask(shape, profile, ask)
+    if of_ask.problem is not None or ask.device == "cpu":
         return math.inf
-    rules = profile.fact("blockRules")
-    cut = blocks.cut(shape, rules, ask)
+    rules, cut = of_ask.rules, of_ask.cut
     need = cut.of_sequence(ask.max_model_len) + (1 if rules["nullBlockReserved"] else 0)
     if not clamp and _limits_sequences(rules, ask):
         need = max(need, ask.max_num_seqs)
@@ -111,12 +112,11 @@ def least_gpu_gib(shape: ModelShape, profile: Profile, ask: Ask, *, clamp: bool)
             return math.inf
         bytes_needed, share = ask.kv_cache_memory_bytes, 1.0
     tiers = [float(least) for least, _ in rules["batchedTokens"]] if ask.max_num_batched_tokens is None else [0.0]
-    weights = gpu_memory.weights_gib(shape, ask)
     above = math.inf
     found = math.inf
     for tier in tiers:  # the largest first
         # A byte more: a fraction of one is lost when the engine counts.
-        gib = max(tier, ((bytes_needed + 1) / GIB + (weights + _working(shape, rules, ask, tier))) / share)
+        gib = max(tier, ((bytes_needed + 1) / GIB + of_ask.beside(tier)) / share)
         if gib < above:
             found = gib
         above = tier
@@ -128,9 +128,10 @@ def kv_available_gib(shape: ModelShape, profile: Profile, ask: Ask, gpu_gib: flo
 
     An estimate, see `gpu_memory`. Negative infinity where ask or memory are not possible.
     """
-    if _problem(shape, ask) is not None or _bad_memory("", gpu_gib) is not None:
+    of_ask = _of_ask(shape, profile, ask)
+    if of_ask.problem is not None or _bad_memory("", gpu_gib) is not None:
         return -math.inf
-    return _estimate(shape, profile.fact("blockRules"), ask, gpu_gib, gpu_memory.weights_gib(shape, ask))
+    return of_ask.available(gpu_gib)
 
 
 def visible_gib(mib: float, *, mig: bool = False) -> float:
@@ -157,13 +158,37 @@ def least_mib(gib: float, *, mig: bool = False) -> int | None:
     return mib
 
 
-def _working(shape: ModelShape, rules: Mapping[str, Any], ask: Ask, gpu_gib: float) -> float:
-    return gpu_memory.working_gib(shape, rules, ask, gpu_memory.batched_tokens(rules, ask, gpu_gib))
+@dataclass(frozen=True)
+class _OfAsk:
+    """What does not depend on the GPU. Where there is a `problem`, nothing else of it counts."""
+
+    shape: ModelShape
+    rules: Mapping[str, Any]
+    ask: Ask
+    problem: str | None
+    weights: float
+    cut: blocks.Blocks
+
+    def beside(self, gpu_gib: float) -> float:
+        """GiB of weights and working memory."""
+        tokens = gpu_memory.batched_tokens(self.rules, self.ask, gpu_gib)
+        return self.weights + gpu_memory.working_gib(self.shape, self.rules, self.ask, tokens)
+
+    def available(self, gpu_gib: float) -> float:
+        """GiB left for the cache."""
+        return gpu_gib * self.ask.gpu_memory_utilization / self.ask.sharers - self.beside(gpu_gib)
 
 
-def _estimate(shape: ModelShape, rules: Mapping[str, Any], ask: Ask, gpu_gib: float, weights: float) -> float:
-    beside = weights + _working(shape, rules, ask, gpu_gib)
-    return gpu_gib * ask.gpu_memory_utilization / ask.sharers - beside
+_NO_BLOCKS = blocks.Blocks(1, 1, "none", 1, 0)
+
+
+@functools.lru_cache(maxsize=64)
+def _of_ask(shape: ModelShape, profile: Profile, ask: Ask) -> _OfAsk:
+    """Kept, since an ask is fitted to one kind of GPU after the other."""
+    if (problem := _problem(shape, ask)) is not None:
+        return _OfAsk(shape, {}, ask, problem, 0.0, _NO_BLOCKS)
+    rules = profile.fact("blockRules")
+    return _OfAsk(shape, rules, ask, None, gpu_memory.weights_gib(shape, ask), blocks.cut(shape, rules, ask))
 
 
 def _limits_sequences(rules: Mapping[str, Any], ask: Ask) -> bool:
@@ -171,17 +196,9 @@ def _limits_sequences(rules: Mapping[str, Any], ask: Ask) -> bool:
     return bool(rules["sequencesNeedBlocks"]) and "FULL" in ask.cuda_graph_mode and ask.device != "cpu"
 
 
-def _counted(
-    shape: ModelShape,
-    rules: Mapping[str, Any],
-    ask: Ask,
-    available: int,
-    weights: float,
-    clamp: bool,
-    gpu_gib: float | None,
-) -> Fit:
+def _counted(of_ask: _OfAsk, available: int, clamp: bool, gpu_gib: float | None) -> Fit:
     """The fit of `available` bytes of cache."""
-    cut = blocks.cut(shape, rules, ask)
+    rules, ask, cut = of_ask.rules, of_ask.ask, of_ask.cut
     count = max(0, available // cut.size)
     if ask.blocks_override is not None:
         count = ask.blocks_override
@@ -193,9 +210,9 @@ def _counted(
         tokens = count // 2 * min(cut.tokens, state)
     else:
         tokens = int(concurrency * ask.max_model_len)
-    lengths = [*(length for length in LENGTHS if length < ask.max_model_len), ask.max_model_len]
+    lengths = [*[length for length in LENGTHS if length < ask.max_model_len], ask.max_model_len]
     usable = max(0, count - 1)
-    sequences = tuple((length, usable // cut.of_sequence(length)) for length in lengths)
+    sequences = tuple([(length, usable // cut.of_sequence(length)) for length in lengths])
 
     given, verdict = ask.max_num_seqs, "Fits"
     kept = 1 if rules["nullBlockReserved"] else 0
@@ -223,7 +240,7 @@ def _counted(
         tokens=tokens,
         max_concurrency=concurrency,
         sequences=sequences,
-        weights_gib=weights,
+        weights_gib=of_ask.weights,
         kv_available_gib=available / GIB,
         max_num_seqs=given,
         verdict=verdict,

@@ -151,7 +151,8 @@ def _all(
             continue
         for left_out, names in _selected(selection, scheduling, group):
             if left_out or said.verdict == "Rejected":
-                refused.setdefault(_together(said.verdict, said.reason, left_out), []).append(names)
+                reason = _together(said.verdict, said.reason, left_out) if left_out else said.reason
+                refused.setdefault(reason, []).append(names)
                 continue
             named[said.verdict].append(names)
             if said.verdict == "Unknown":
@@ -163,7 +164,7 @@ def _all(
         eligible=Names(*named["Eligible"]),
         unknown=Names(*named["Unknown"]),
         refusals=tuple(sorted(refusals, key=lambda r: (-len(r.nodes), r.reason))),
-        products=tuple(product._replace(nodes=count) for product, count in kinds),
+        products=tuple(Product(*kind[:-1], nodes=count) for kind, count in kinds),
         unknown_reasons=tuple(reason for reason, _ in sorted(unknown.items(), key=lambda item: (-item[1], item[0]))),
         without_gpus=without,
     )
@@ -219,19 +220,21 @@ def _by_selection(scheduling: Scheduling, group: Group) -> Iterator[_Selected]:
         yield selectors.not_selected(scheduling, node), names
 
 
-def _together(verdict: Verdict, reason: str, left_out: str | None) -> str:
-    """Why a node is refused: for what it is, for what the user's selectors say of it, or for both."""
-    return "; ".join(([reason] if verdict == "Rejected" else []) + ([left_out] if left_out else []))
+def _together(verdict: Verdict, reason: str, left_out: str) -> str:
+    """Why a node is refused that the user's selectors leave out, and that may be refused for what it is, too."""
+    return f"{reason}; {left_out}" if verdict == "Rejected" else left_out
 
 
 class _Gpu(NamedTuple):
-    """What an engine's version makes of a node's GPU, whatever a spec asks for."""
+    """What labels say of a node's GPU, and what an engine's version makes of it, whatever a spec asks for."""
 
+    facts: GpuFacts
     product: Product  # counts no nodes
     not_compiled: str | None
 
     @classmethod
-    def of(cls, facts: GpuFacts, profile: Profile | None) -> _Gpu:
+    def of(cls, group: Group, labels_of: str, profile: Profile | None) -> _Gpu:
+        facts = group.once(labels_of, lambda node: gpu_facts.read(node.labels, labels_of))
         have = facts.capability
         text = f"{have[0]}.{have[1]}" if have else None
         version = profile.file.removesuffix(".json") if profile is not None else None
@@ -246,7 +249,7 @@ class _Gpu(NamedTuple):
             capability=text,
             kernels=kernels(version, have) if have else UNKNOWN,
         )
-        return cls(product, doubt)
+        return cls(facts, product, doubt)
 
 
 def _judge(
@@ -259,13 +262,12 @@ def _judge(
     if not node.has_gpus:
         return _Said(None)
     labels_of = wanted.labels_of
-    facts = group.once(labels_of, lambda node: gpu_facts.read(node.labels, labels_of))
-    gpu = group.once((labels_of, profile and profile.file), lambda _: _Gpu.of(facts, profile))
+    gpu = group.once((labels_of, profile and profile.file), lambda _: _Gpu.of(group, labels_of, profile))
     doubts: list[str] = []
     _quantity(wanted, node, refused)
-    _product(wanted, node, facts, refused)
+    _product(wanted, node, gpu.facts, refused)
     for check in (_capability, _memory, _driver, _sharing):
-        check(wanted, facts, refused, doubts)
+        check(wanted, gpu.facts, refused, doubts)
     if gpu.not_compiled and wanted.capability > (0, 0):
         doubts.append(gpu.not_compiled)
     verdict: Verdict = "Rejected" if refused else "Unknown" if doubts else "Eligible"

@@ -107,11 +107,13 @@ class Group:
 
     def once(self, what: Hashable, work_out: Callable[[NodeFacts], Result]) -> Result:
         """What `work_out` makes of any of the nodes; it looks at nothing in which they differ."""
-        return _once(self._of_any, what, lambda: work_out(self.example))
+        found: Result | None = self._of_any.get(what)
+        return found if found is not None else _kept(self._of_any, what, work_out(self.example))
 
     def once_of_all(self, what: Hashable, work_out: Callable[[], Result]) -> Result:
         """What `work_out` makes of all the nodes: worked out again only once they are others."""
-        return _once(self._of_all, what, work_out)
+        found: Result | None = self._of_all.get(what)
+        return found if found is not None else _kept(self._of_all, what, work_out())
 
     def put(self, node: NodeFacts) -> None:
         """Add or replace a node."""
@@ -177,7 +179,8 @@ class NodeIndex:
 
     def once(self, what: Hashable, work_out: Callable[[], Result]) -> Result:
         """What `work_out` makes of all nodes: worked out again only once they are others."""
-        return _once(self._worked_out, what, work_out)
+        found: Result | None = self._worked_out.get(what)
+        return found if found is not None else _kept(self._worked_out, what, work_out())
 
     def groups(self) -> Iterator[Group]:
         """The groups, in no particular order."""
@@ -207,13 +210,11 @@ def _key(node: NodeFacts) -> _Key:
     )
 
 
-def _once(worked_out: dict[Hashable, Any], what: Hashable, work_out: Callable[[], Result]) -> Result:
-    found: Result | None = worked_out.get(what)
-    if found is None:
-        if len(worked_out) >= _MOST_WORKED_OUT:
-            del worked_out[next(iter(worked_out))]  # the oldest; to clear it all at once would be felt
-        found = worked_out[what] = work_out()
-    return found
+def _kept(worked_out: dict[Hashable, Any], what: Hashable, result: Result) -> Result:
+    if len(worked_out) >= _MOST_WORKED_OUT:
+        del worked_out[next(iter(worked_out))]  # the oldest; to clear all at once would be felt
+    worked_out[what] = result
+    return result
 
 
 def _mapping(value: Any) -> Mapping[Any, Any]:
