@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.unit import gpu_cluster
 
 from falcon_engine import profiles
+from falcon_operator.api.scheduling import Scheduling
 from falcon_operator.api.spec import Spec
 from falcon_operator.decide.gpu import Judgement, NodeFacts, NodeIndex, Product, Refusal, Rejected, judge, judge_all
 from falcon_operator.decide.nodes import Names
@@ -107,6 +108,35 @@ def test_all_nodes_are_judged_as_each_one_is_in_whatever_order(spec: Spec, nodes
     shuffled = list(nodes)
     random.shuffle(shuffled)
     assert judge_all(spec, profile, shuffled) == found
+
+
+zone = st.sampled_from(["a", "b"])
+
+
+@given(st.lists(st.tuples(spec, st.one_of(st.none(), zone), node, zone), max_size=6))
+def test_what_is_kept_of_nodes_is_what_would_be_said_of_them_now(
+    steps: list[tuple[Spec, str | None, NodeFacts, str]],
+) -> None:
+    index, nodes, specs = NodeIndex(), dict[str, NodeFacts](), list[Spec]()
+    for asked, wanted, found, there in steps:
+        selector = {} if wanted is None else {"zone": wanted}
+        specs.append(asked.model_copy(update={"scheduling": Scheduling(node_selector=selector)}))
+        nodes[found.name] = replace(found, labels={**found.labels, "zone": there})
+        index.put(nodes[found.name])
+        for known in specs:
+            profile = profile_of(known, "")
+            assert judge_all(known, profile, index) == judge_all(known, profile, nodes.values())
+
+
+def test_no_more_is_kept_than_is_looked_at_again() -> None:
+    index = NodeIndex([H200])
+    (group,) = index.groups()
+    for asked in range(1000):
+        index.once(asked, lambda: "kept")
+        group.once(asked, lambda _: "kept")
+        group.once_of_all(asked, lambda: "kept")
+    for once in (index.once, lambda what, new: group.once(what, lambda _: new()), group.once_of_all):
+        assert (once(999, lambda: "new"), once(0, lambda: "new")) == ("kept", "new")
 
 
 @given(st.integers(1, 1200), st.integers(0, 300))
