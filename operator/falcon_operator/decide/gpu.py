@@ -5,6 +5,7 @@ What is refused here is what `desired.affinity` and the scheduler refuse, no mor
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
@@ -130,19 +131,19 @@ def judge_all(spec: Spec, profile: Profile | None, nodes: NodeIndex | Iterable[N
     """The verdict on all nodes; each kind of node is judged once. Never raises."""
     index = nodes if isinstance(nodes, NodeIndex) else NodeIndex(nodes)
     scheduling, wanted = spec.scheduling, needs(spec, profile)
-    key = _Key(wanted, scheduling.tolerations, profile.file if profile is not None else None)
+    key = _key(wanted, scheduling.tolerations, profile.file if profile is not None else None)
     return index.once((key, *selectors.identity(scheduling)), lambda: _all(scheduling, wanted, profile, index, key))
 
 
 def _all(
-    scheduling: Scheduling, wanted: Needs | None, profile: Profile | None, index: NodeIndex, key: _Key
+    scheduling: Scheduling, wanted: Needs | None, profile: Profile | None, index: NodeIndex, key: object
 ) -> Judgement:
     named: dict[str, list[tuple[str, ...]]] = {"Eligible": [], "Unknown": []}
     refused: dict[str, list[tuple[str, ...]]] = {}
     products: Counter[Product] = Counter()
     unknown: Counter[str] = Counter()
     without = 0
-    selection = _Key(*selectors.identity(scheduling)) if selectors.has_selectors(scheduling) else None
+    selection = _key(*selectors.identity(scheduling)) if selectors.has_selectors(scheduling) else None
     for group in index.groups():
         said = _said(key, scheduling, wanted, profile, group)
         if said.verdict is None:
@@ -174,17 +175,10 @@ def _in_order(kind: Product) -> tuple[bool, str, float, int, str]:
     return kind.product is None, kind.product or "", kind.gib or 0.0, kind.sharers, kind.capability or ""
 
 
-class _Key:
-    """What a group's verdict depends on besides the group: hashed once, for all groups."""
-
-    def __init__(self, *parts: Hashable) -> None:
-        self._parts, self._hash = parts, hash(parts)
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and self._parts == other._parts
+@functools.lru_cache(maxsize=4096)
+def _key(*parts: Hashable) -> object:
+    """One object for what is equal: hashed once, not again for each group. A new one only means to judge anew."""
+    return object()
 
 
 class _Said(NamedTuple):
@@ -195,7 +189,7 @@ class _Said(NamedTuple):
     product: Product = Product()
 
 
-def _said(key: _Key, scheduling: Scheduling, wanted: Needs | None, profile: Profile | None, group: Group) -> _Said:
+def _said(key: object, scheduling: Scheduling, wanted: Needs | None, profile: Profile | None, group: Group) -> _Said:
     return group.once(key, lambda node: _judge(scheduling, wanted, profile, node, group))
 
 
@@ -203,7 +197,7 @@ def _said(key: _Key, scheduling: Scheduling, wanted: Needs | None, profile: Prof
 _Selected = tuple[str | None, tuple[str, ...]]
 
 
-def _selected(selection: _Key | None, scheduling: Scheduling, group: Group) -> Iterable[_Selected]:
+def _selected(selection: object | None, scheduling: Scheduling, group: Group) -> Iterable[_Selected]:
     """All nodes of a group; `selection` is None where the user selects none."""
     if selection is None:
         return ((None, group.names),)
