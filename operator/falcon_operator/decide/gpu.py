@@ -227,7 +227,7 @@ class _Gpu(NamedTuple):
 
     @classmethod
     def of(cls, group: Group, labels_of: str, profile: Profile | None) -> _Gpu:
-        facts = group.once(labels_of, lambda node: gpu_facts.read(node.labels, labels_of))
+        facts = group.fact(labels_of, lambda node: gpu_facts.read(node.labels, labels_of))
         have = facts.capability
         text = f"{have[0]}.{have[1]}" if have else None
         version = profile.file.removesuffix(".json") if profile is not None else None
@@ -255,7 +255,7 @@ def _judge(
     if not node.has_gpus:
         return _Said(None)
     labels_of = wanted.labels_of
-    gpu = group.once((labels_of, profile and profile.file), lambda _: _Gpu.of(group, labels_of, profile))
+    gpu = group.fact((labels_of, profile and profile.file), lambda _: _Gpu.of(group, labels_of, profile))
     refused, doubts = gpu_checks.checked(wanted, node, gpu.facts)
     if not_admitted:
         refused.insert(0, not_admitted)

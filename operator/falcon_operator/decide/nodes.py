@@ -96,7 +96,8 @@ class Group:
     """Nodes that the gate cannot tell apart, by name; any of them stands for all."""
 
     nodes: dict[str, NodeFacts] = field(default_factory=dict)
-    # What has been worked out of any of the nodes, and of which nodes there are.
+    # What any of the nodes says of itself; what has been worked out of any, and of which nodes there are.
+    _facts: dict[Hashable, Any] = field(default_factory=dict)
     _of_any: dict[Hashable, Any] = field(default_factory=dict)
     _of_all: dict[Hashable, Any] = field(default_factory=dict)
 
@@ -104,6 +105,11 @@ class Group:
     def example(self) -> NodeFacts:
         """One of the nodes."""
         return next(iter(self.nodes.values()))
+
+    def fact(self, what: Hashable, read: Callable[[NodeFacts], Result]) -> Result:
+        """As `once`, for what is the same whatever is needed: needs, which are many, do not drive it out."""
+        found: Result | None = self._facts.get(what)
+        return found if found is not None else _kept(self._facts, what, read(self.example))
 
     def once(self, what: Hashable, work_out: Callable[[NodeFacts], Result]) -> Result:
         """What `work_out` makes of any of the nodes; it looks at nothing in which they differ."""
@@ -176,6 +182,11 @@ class NodeIndex:
         """One node."""
         key = self._keys.get(name)
         return None if key is None else self._groups[key].nodes[name]
+
+    def fact(self, what: Hashable, read: Callable[[NodeFacts], Result]) -> Result:
+        """As `once`, for what is the same whatever is needed: needs, which are many, do not drive it out."""
+        found: Result | None = self._facts.get(what)
+        return found if found is not None else _kept(self._facts, what, read(self.example))
 
     def once(self, what: Hashable, work_out: Callable[[], Result]) -> Result:
         """What `work_out` makes of all nodes: worked out again only once they are others."""
