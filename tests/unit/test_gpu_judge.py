@@ -143,8 +143,10 @@ def test_no_more_is_kept_than_is_looked_at_again() -> None:
     for asked in range(1000):
         index.once(asked, lambda: "kept")
         group.once(asked, lambda _: "kept")
+        group.fact(asked, lambda _: "kept")
         group.once_of_all(asked, lambda: "kept")
-    for once in (index.once, lambda what, new: group.once(what, lambda _: new()), group.once_of_all):
+    of_any = (lambda what, new: group.once(what, lambda _: new()), lambda what, new: group.fact(what, lambda _: new()))
+    for once in (index.once, group.once_of_all, *of_any):
         assert (once(999, lambda: "new"), once(0, lambda: "new")) == ("kept", "new")
 
 

@@ -183,11 +183,6 @@ class NodeIndex:
         key = self._keys.get(name)
         return None if key is None else self._groups[key].nodes[name]
 
-    def fact(self, what: Hashable, read: Callable[[NodeFacts], Result]) -> Result:
-        """As `once`, for what is the same whatever is needed: needs, which are many, do not drive it out."""
-        found: Result | None = self._facts.get(what)
-        return found if found is not None else _kept(self._facts, what, read(self.example))
-
     def once(self, what: Hashable, work_out: Callable[[], Result]) -> Result:
         """What `work_out` makes of all nodes: worked out again only once they are others."""
         found: Result | None = self._worked_out.get(what)

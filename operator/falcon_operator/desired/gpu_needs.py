@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from falcon_engine import profiles
 from falcon_engine.ask import Ask, from_intent
 from falcon_engine.fit import least_gpu_gib, least_mib
-from falcon_engine.intent import Intent
 from falcon_engine.profiles import Profile, capability
 from falcon_engine.shape import FALCON_H1R_7B
 from falcon_operator.api.engine import Device, Engine
@@ -78,19 +77,16 @@ def needs(spec: Spec, profile: Profile | None) -> Needs | None:
 
 def ask_of(spec: Spec, profile: Profile) -> Ask:
     """What an engine of the spec is asked for, as far as its memory depends on it."""
-    return _ask(spec.engine, spec.gpu, profile.file.removesuffix(".json"))
+    # Versions read arguments, and treat the CPU, each in their own way; of all else they are asked alike.
+    alike = not spec.engine.extra_args and spec.engine.device is Device.CUDA
+    return _ask(spec.engine, spec.gpu, profiles.VERSIONS[-1] if alike else profile.file.removesuffix(".json"))
 
 
 @functools.lru_cache(maxsize=4096)
 def _ask(engine: Engine, gpu: GPU, version: str) -> Ask:
     # Engines that share a GPU are each asked for their share of all of it.
-    return from_intent(_intent(engine, gpu), profiles.load(version), _WEIGHTS)
-
-
-@functools.lru_cache(maxsize=256)
-def _intent(engine: Engine, gpu: GPU) -> Intent:
-    """The same for all versions, each of which makes an ask of its own of it."""
-    return intent(_NOTHING_ASKED.model_copy(update={"engine": engine, "gpu": gpu}), "")
+    spec = _NOTHING_ASKED.model_copy(update={"engine": engine, "gpu": gpu})
+    return from_intent(intent(spec, ""), profiles.load(version), _WEIGHTS)
 
 
 @functools.lru_cache(maxsize=4096)
