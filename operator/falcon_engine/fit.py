@@ -7,7 +7,7 @@ tokens and concurrency equal its other prints. What it will have available is an
 import functools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from falcon_engine import blocks, gpu_memory
@@ -32,8 +32,7 @@ class Fit:
     """What one engine holds.
 
     `block_tokens`, `blocks`, `tokens` and `max_concurrency` (sequences of max_model_len) are as the engine prints them.
-    `sequences` pairs a length in tokens with how many sequences of it run at once: one block less than the engine
-    prints is theirs, since it keeps one for itself. `weights_gib` and `kv_available_gib` are GiB of one GPU.
+    `weights_gib` and `kv_available_gib` are GiB of one GPU.
     `max_num_seqs` is what the engine can be started with: as asked, or lowered to the blocks; 0 where nothing fits.
     `verdict` is `Fits`, `Clamped` (starts with the lower max_num_seqs) or `Refused`; `message` says why in a sentence.
     """
@@ -42,12 +41,24 @@ class Fit:
     blocks: int
     tokens: int
     max_concurrency: float
-    sequences: tuple[tuple[int, int], ...]
     weights_gib: float
     kv_available_gib: float
     max_num_seqs: int
     verdict: str
     message: str
+    _of_ask: "_OfAsk | None" = field(default=None, repr=False, compare=False)
+
+    @property
+    def sequences(self) -> tuple[tuple[int, int], ...]:
+        """Lengths in tokens, each with how many sequences of it run at once.
+
+        One block less than the engine prints is theirs, since it keeps one for itself.
+        """
+        if self._of_ask is None:
+            return ()
+        longest, cut = self._of_ask.ask.max_model_len, self._of_ask.cut
+        lengths = [*(length for length in LENGTHS if length < longest), longest]
+        return tuple((length, max(0, self.blocks - 1) // cut.of_sequence(length)) for length in lengths)
 
 
 def fit(
@@ -210,10 +221,7 @@ def _counted(of_ask: _OfAsk, available: int, clamp: bool, gpu_gib: float | None)
         tokens = count // 2 * min(cut.tokens, state)
     else:
         tokens = int(concurrency * ask.max_model_len)
-    lengths = [*[length for length in LENGTHS if length < ask.max_model_len], ask.max_model_len]
     usable = max(0, count - 1)
-    sequences = tuple([(length, usable // cut.of_sequence(length)) for length in lengths])
-
     given, verdict = ask.max_num_seqs, "Fits"
     kept = 1 if rules["nullBlockReserved"] else 0
     of_gpu = f" of the GPU's {gpu_gib:.1f} GiB" if gpu_gib is not None else ""
@@ -231,7 +239,7 @@ def _counted(of_ask: _OfAsk, available: int, clamp: bool, gpu_gib: float | None)
         )
     else:
         message = (
-            f"{count:,} blocks of {cut.tokens:,} tokens hold {tokens:,} tokens: {sequences[-1][1]:,} sequences of "
+            f"{count:,} blocks of {cut.tokens:,} tokens hold {tokens:,} tokens: {usable // longest:,} sequences of "
             f"{ask.max_model_len:,} tokens at once, or {usable // cut.of_sequence(1):,} short ones."
         )
     return Fit(
@@ -239,12 +247,12 @@ def _counted(of_ask: _OfAsk, available: int, clamp: bool, gpu_gib: float | None)
         blocks=count,
         tokens=tokens,
         max_concurrency=concurrency,
-        sequences=sequences,
         weights_gib=of_ask.weights,
         kv_available_gib=available / GIB,
         max_num_seqs=given,
         verdict=verdict,
         message=message,
+        _of_ask=of_ask,
     )
 
 
@@ -261,7 +269,7 @@ def _too_long(cut: blocks.Blocks, ask: Ask, count: int, kept: int, available: in
 
 
 def _nothing(message: str, weights: float = 0.0, available: float = 0.0) -> Fit:
-    return Fit(0, 0, 0, 0.0, (), weights, available, 0, "Refused", message)
+    return Fit(0, 0, 0, 0.0, weights, available, 0, "Refused", message)
 
 
 def _bad_memory(what: str, gib: float | None) -> str | None:
