@@ -96,7 +96,7 @@ def from_intent(intent: Intent, profile: Profile, weights: str, *, sharers: int 
     changes = dict(_changes(intent.extra_args, profile))
     if cpu and float32_state:
         changes["ssm_dtype"] = "float32"
-    return replace(ask, **changes)
+    return replace(ask, **changes) if changes else ask
 
 
 def _changes(arguments: Sequence[str], profile: Profile) -> Iterator[tuple[str, Any]]:

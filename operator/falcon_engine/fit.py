@@ -4,9 +4,10 @@ The sums on blocks are vLLM's own, by version: given what the engine prints as "
 tokens and concurrency equal its other prints. What it will have available is an estimate, see `gpu_memory`.
 """
 
+import functools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from falcon_engine import blocks, gpu_memory
@@ -31,8 +32,7 @@ class Fit:
     """What one engine holds.
 
     `block_tokens`, `blocks`, `tokens` and `max_concurrency` (sequences of max_model_len) are as the engine prints them.
-    `sequences` pairs a length in tokens with how many sequences of it run at once: one block less than the engine
-    prints is theirs, since it keeps one for itself. `weights_gib` and `kv_available_gib` are GiB of one GPU.
+    `weights_gib` and `kv_available_gib` are GiB of one GPU.
     `max_num_seqs` is what the engine can be started with: as asked, or lowered to the blocks; 0 where nothing fits.
     `verdict` is `Fits`, `Clamped` (starts with the lower max_num_seqs) or `Refused`; `message` says why in a sentence.
     """
@@ -41,12 +41,24 @@ class Fit:
     blocks: int
     tokens: int
     max_concurrency: float
-    sequences: tuple[tuple[int, int], ...]
     weights_gib: float
     kv_available_gib: float
     max_num_seqs: int
     verdict: str
     message: str
+    _of_ask: "_OfAsk | None" = field(default=None, repr=False, compare=False)
+
+    @property
+    def sequences(self) -> tuple[tuple[int, int], ...]:
+        """Lengths in tokens, each with how many sequences of it run at once.
+
+        One block less than the engine prints is theirs, since it keeps one for itself.
+        """
+        if self._of_ask is None:
+            return ()
+        longest, cut = self._of_ask.ask.max_model_len, self._of_ask.cut
+        lengths = [*(length for length in LENGTHS if length < longest), longest]
+        return tuple((length, max(0, self.blocks - 1) // cut.of_sequence(length)) for length in lengths)
 
 
 def fit(
@@ -64,19 +76,19 @@ def fit(
     `clamp` lowers max_num_seqs where the engine would not start with it; the verdict then is `Clamped`, else `Refused`.
     Never raises for a number: what cannot be is Refused with a sentence.
     """
-    problem = _problem(shape, ask) or _bad_memory("the GPU's memory", gpu_gib)
+    of_ask = _of_ask(shape, profile, ask)
+    problem = of_ask.problem or _bad_memory("the GPU's memory", gpu_gib)
     if problem is None and kv_available_gib is not None and not abs(kv_available_gib) <= _MOST_GIB:
         problem = f"{kv_available_gib:g} GiB for the cache is no amount of memory."
     if problem is not None:
         return _nothing(problem)
-    rules = profile.fact("blockRules")
-    weights = gpu_memory.weights_gib(shape, ask)
+    weights = of_ask.weights
     if kv_available_gib is not None:
         available = int(kv_available_gib * GIB)
     elif ask.kv_cache_memory_bytes is not None:
         available = ask.kv_cache_memory_bytes
         if gpu_gib is not None and ask.device != "cpu":
-            beside = _beside(shape, rules, ask, gpu_gib)
+            beside = of_ask.beside(gpu_gib)
             if beside + available / GIB > gpu_gib:
                 return _nothing(
                     f"A cache of {available / GIB:.2f} GiB and {beside:.2f} GiB of weights and working memory are more "
@@ -85,10 +97,10 @@ def fit(
                     available / GIB,
                 )
     elif gpu_gib is not None and ask.device != "cpu":
-        available = int(_estimate(shape, rules, ask, gpu_gib) * GIB)
+        available = int(of_ask.available(gpu_gib) * GIB)
     else:
         return _nothing("How much memory the engine gets is not known.", weights)
-    return _counted(shape, rules, ask, available, weights, clamp, gpu_gib)
+    return _counted(of_ask, available, clamp, gpu_gib)
 
 
 def least_gpu_gib(shape: ModelShape, profile: Profile, ask: Ask, *, clamp: bool) -> float:
@@ -97,10 +109,10 @@ def least_gpu_gib(shape: ModelShape, profile: Profile, ask: Ask, *, clamp: bool)
     With steps of the engine's default size, which grows on larger GPUs, a GPU just above 70 GiB can be left with less
     than one just below; the least is over all sizes.
     """
-    if _problem(shape, ask) is not None or ask.device == "cpu":
+    of_ask = _of_ask(shape, profile, ask)
+    if of_ask.problem is not None or ask.device == "cpu":
         return math.inf
-    rules = profile.fact("blockRules")
-    cut = blocks.cut(shape, rules, ask)
+    rules, cut = of_ask.rules, of_ask.cut
     need = cut.of_sequence(ask.max_model_len) + (1 if rules["nullBlockReserved"] else 0)
     if not clamp and _limits_sequences(rules, ask):
         need = max(need, ask.max_num_seqs)
@@ -115,7 +127,7 @@ def least_gpu_gib(shape: ModelShape, profile: Profile, ask: Ask, *, clamp: bool)
     found = math.inf
     for tier in tiers:  # the largest first
         # A byte more: a fraction of one is lost when the engine counts.
-        gib = max(tier, ((bytes_needed + 1) / GIB + _beside(shape, rules, ask, tier)) / share)
+        gib = max(tier, ((bytes_needed + 1) / GIB + of_ask.beside(tier)) / share)
         if gib < above:
             found = gib
         above = tier
@@ -127,9 +139,10 @@ def kv_available_gib(shape: ModelShape, profile: Profile, ask: Ask, gpu_gib: flo
 
     An estimate, see `gpu_memory`. Negative infinity where ask or memory are not possible.
     """
-    if _problem(shape, ask) is not None or _bad_memory("", gpu_gib) is not None:
+    of_ask = _of_ask(shape, profile, ask)
+    if of_ask.problem is not None or _bad_memory("", gpu_gib) is not None:
         return -math.inf
-    return _estimate(shape, profile.fact("blockRules"), ask, gpu_gib)
+    return of_ask.available(gpu_gib)
 
 
 def visible_gib(mib: float, *, mig: bool = False) -> float:
@@ -156,13 +169,37 @@ def least_mib(gib: float, *, mig: bool = False) -> int | None:
     return mib
 
 
-def _beside(shape: ModelShape, rules: Mapping[str, Any], ask: Ask, gpu_gib: float) -> float:
-    tokens = gpu_memory.batched_tokens(rules, ask, gpu_gib)
-    return gpu_memory.weights_gib(shape, ask) + gpu_memory.working_gib(shape, rules, ask, tokens)
+@dataclass(frozen=True)
+class _OfAsk:
+    """What does not depend on the GPU. Where there is a `problem`, nothing else of it counts."""
+
+    shape: ModelShape
+    rules: Mapping[str, Any]
+    ask: Ask
+    problem: str | None
+    weights: float
+    cut: blocks.Blocks
+
+    def beside(self, gpu_gib: float) -> float:
+        """GiB of weights and working memory."""
+        tokens = gpu_memory.batched_tokens(self.rules, self.ask, gpu_gib)
+        return self.weights + gpu_memory.working_gib(self.shape, self.rules, self.ask, tokens)
+
+    def available(self, gpu_gib: float) -> float:
+        """GiB left for the cache."""
+        return gpu_gib * self.ask.gpu_memory_utilization / self.ask.sharers - self.beside(gpu_gib)
 
 
-def _estimate(shape: ModelShape, rules: Mapping[str, Any], ask: Ask, gpu_gib: float) -> float:
-    return gpu_gib * ask.gpu_memory_utilization / ask.sharers - _beside(shape, rules, ask, gpu_gib)
+_NO_BLOCKS = blocks.Blocks(1, 1, "none", 1, 0)
+
+
+@functools.lru_cache(maxsize=64)
+def _of_ask(shape: ModelShape, profile: Profile, ask: Ask) -> _OfAsk:
+    """Kept, since an ask is fitted to one kind of GPU after the other."""
+    if (problem := _problem(shape, ask)) is not None:
+        return _OfAsk(shape, {}, ask, problem, 0.0, _NO_BLOCKS)
+    rules = profile.fact("blockRules")
+    return _OfAsk(shape, rules, ask, None, gpu_memory.weights_gib(shape, ask), blocks.cut(shape, rules, ask))
 
 
 def _limits_sequences(rules: Mapping[str, Any], ask: Ask) -> bool:
@@ -170,17 +207,9 @@ def _limits_sequences(rules: Mapping[str, Any], ask: Ask) -> bool:
     return bool(rules["sequencesNeedBlocks"]) and "FULL" in ask.cuda_graph_mode and ask.device != "cpu"
 
 
-def _counted(
-    shape: ModelShape,
-    rules: Mapping[str, Any],
-    ask: Ask,
-    available: int,
-    weights: float,
-    clamp: bool,
-    gpu_gib: float | None,
-) -> Fit:
+def _counted(of_ask: _OfAsk, available: int, clamp: bool, gpu_gib: float | None) -> Fit:
     """The fit of `available` bytes of cache."""
-    cut = blocks.cut(shape, rules, ask)
+    rules, ask, cut = of_ask.rules, of_ask.ask, of_ask.cut
     count = max(0, available // cut.size)
     if ask.blocks_override is not None:
         count = ask.blocks_override
@@ -192,10 +221,7 @@ def _counted(
         tokens = count // 2 * min(cut.tokens, state)
     else:
         tokens = int(concurrency * ask.max_model_len)
-    lengths = [*(length for length in LENGTHS if length < ask.max_model_len), ask.max_model_len]
     usable = max(0, count - 1)
-    sequences = tuple((length, usable // cut.of_sequence(length)) for length in lengths)
-
     given, verdict = ask.max_num_seqs, "Fits"
     kept = 1 if rules["nullBlockReserved"] else 0
     of_gpu = f" of the GPU's {gpu_gib:.1f} GiB" if gpu_gib is not None else ""
@@ -213,7 +239,7 @@ def _counted(
         )
     else:
         message = (
-            f"{count:,} blocks of {cut.tokens:,} tokens hold {tokens:,} tokens: {sequences[-1][1]:,} sequences of "
+            f"{count:,} blocks of {cut.tokens:,} tokens hold {tokens:,} tokens: {usable // longest:,} sequences of "
             f"{ask.max_model_len:,} tokens at once, or {usable // cut.of_sequence(1):,} short ones."
         )
     return Fit(
@@ -221,12 +247,12 @@ def _counted(
         blocks=count,
         tokens=tokens,
         max_concurrency=concurrency,
-        sequences=sequences,
-        weights_gib=weights,
+        weights_gib=of_ask.weights,
         kv_available_gib=available / GIB,
         max_num_seqs=given,
         verdict=verdict,
         message=message,
+        _of_ask=of_ask,
     )
 
 
@@ -243,7 +269,7 @@ def _too_long(cut: blocks.Blocks, ask: Ask, count: int, kept: int, available: in
 
 
 def _nothing(message: str, weights: float = 0.0, available: float = 0.0) -> Fit:
-    return Fit(0, 0, 0, 0.0, (), weights, available, 0, "Refused", message)
+    return Fit(0, 0, 0, 0.0, weights, available, 0, "Refused", message)
 
 
 def _bad_memory(what: str, gib: float | None) -> str | None:

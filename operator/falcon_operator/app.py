@@ -12,6 +12,7 @@ from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from typing import Any
 
+from falcon_engine import profiles
 from falcon_operator import __version__
 from falcon_operator.api import names
 from falcon_operator.api.config import OperatorConfig
@@ -148,6 +149,7 @@ class Operator:
 async def run(config: OperatorConfig) -> None:
     """Connect and run."""
     log.info("falcon-operator %s starts", __version__)
+    profiles.load_all()
     await Operator(config, await connect()).run()
 
 

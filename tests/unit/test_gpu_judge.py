@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.unit import gpu_cluster
 
 from falcon_engine import profiles
+from falcon_operator.api.scheduling import Scheduling
 from falcon_operator.api.spec import Spec
 from falcon_operator.decide.gpu import Judgement, NodeFacts, NodeIndex, Product, Refusal, Rejected, judge, judge_all
 from falcon_operator.decide.nodes import Names
@@ -107,6 +108,46 @@ def test_all_nodes_are_judged_as_each_one_is_in_whatever_order(spec: Spec, nodes
     shuffled = list(nodes)
     random.shuffle(shuffled)
     assert judge_all(spec, profile, shuffled) == found
+
+
+zone = st.sampled_from(["a", "b"])
+# So few that some are alike but for their zones.
+few_nodes = st.builds(
+    lambda name, driver, zone: replace(
+        H200, name=name, labels={**H200.labels, "nvidia.com/cuda.driver-version.major": driver, "zone": zone}
+    ),
+    st.sampled_from(["a", "b", "c"]),
+    st.sampled_from(["570", "580"]),
+    zone,
+)
+
+
+@given(st.lists(st.tuples(spec, st.one_of(st.none(), zone), few_nodes), max_size=6))
+def test_what_is_kept_of_nodes_is_what_would_be_said_of_them_now(
+    steps: list[tuple[Spec, str | None, NodeFacts]],
+) -> None:
+    index, nodes, specs = NodeIndex(), dict[str, NodeFacts](), list[Spec]()
+    for asked, wanted, found in steps:
+        selector = {} if wanted is None else {"zone": wanted}
+        specs.append(asked.model_copy(update={"scheduling": Scheduling(node_selector=selector)}))
+        nodes[found.name] = found
+        index.put(found)
+        for known in specs:
+            profile = profile_of(known, "")
+            assert judge_all(known, profile, index) == judge_all(known, profile, nodes.values())
+
+
+def test_no_more_is_kept_than_is_looked_at_again() -> None:
+    index = NodeIndex([H200])
+    (group,) = index.groups()
+    for asked in range(1000):
+        index.once(asked, lambda: "kept")
+        group.once(asked, lambda _: "kept")
+        group.fact(asked, lambda _: "kept")
+        group.once_of_all(asked, lambda: "kept")
+    of_any = (lambda what, new: group.once(what, lambda _: new()), lambda what, new: group.fact(what, lambda _: new()))
+    for once in (index.once, group.once_of_all, *of_any):
+        assert (once(999, lambda: "new"), once(0, lambda: "new")) == ("kept", "new")
 
 
 @given(st.integers(1, 1200), st.integers(0, 300))

@@ -28,9 +28,9 @@ class Flag:
     also: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Profile:
-    """What is known of one vLLM version.
+    """What is known of one vLLM version. It is loaded once, so that it equals itself alone and can be a key.
 
     `facts` are as in the file, `{"value": ..., "source": "..."}` by name; `fact` gives a value. `flags_complete` says
     whether `flags` are all that the version has, so that any other is wrong.
@@ -132,6 +132,12 @@ def load(name: str) -> Profile:
     if data is None:
         raise ProfileError(f"{file}: there is no such profile; known are {', '.join(VERSIONS)}")
     return read(file, data)
+
+
+def load_all() -> None:
+    """Load every profile now: each takes a millisecond, which else the first who needs it waits for."""
+    for name in VERSIONS:
+        load(name)
 
 
 def read(file: str, data: bytes) -> Profile:

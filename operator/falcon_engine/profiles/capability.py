@@ -1,5 +1,6 @@
 """Compute capabilities as numbers: 10.0 is more than 9.0, which as text it is not."""
 
+import functools
 import operator
 import re
 
@@ -8,6 +9,7 @@ _WORDS = {">=": "{} and higher", ">": "above {}", "<=": "up to {}", "<": "below 
 _BOUND = re.compile(r"(>=|>|<=|<|)(\d{1,3}\.\d{1,2})")
 
 
+@functools.lru_cache(maxsize=256)
 def number(capability: str) -> tuple[int, int]:
     """Major and minor of a capability such as `9.0`. Raises `ValueError` for anything else."""
     if not re.fullmatch(r"\d{1,3}\.\d{1,2}", capability):
@@ -27,8 +29,9 @@ def words(bounds: str) -> str:
     return " and ".join(_WORDS[sign].format(bound) for sign, bound in _parts(bounds))
 
 
-def _parts(bounds: str) -> list[tuple[str, str]]:
+@functools.lru_cache(maxsize=256)
+def _parts(bounds: str) -> tuple[tuple[str, str], ...]:
     parts = [_BOUND.fullmatch(part.strip()) for part in bounds.split(",")]
     if not all(parts):
         raise ValueError(f"{bounds!r} is not a compute capability such as 9.0, nor bounds such as >=7.5,<9.0")
-    return [(m[1], m[2]) for m in parts if m]
+    return tuple((m[1], m[2]) for m in parts if m)

@@ -5,7 +5,7 @@ What is refused here is what `desired.affinity` and the scheduler refuse, no mor
 
 from __future__ import annotations
 
-import heapq
+import functools
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
@@ -14,12 +14,11 @@ from typing import Literal, NamedTuple
 from falcon_engine.profiles import Profile
 from falcon_operator.api.scheduling import Scheduling
 from falcon_operator.api.spec import Spec
-from falcon_operator.decide import gpu_facts, selectors
+from falcon_operator.decide import gpu_checks, gpu_facts, selectors
 from falcon_operator.decide.gpu_facts import GpuFacts
 from falcon_operator.decide.kernels import UNKNOWN, Kernels, Tier, compiled, kernels
 from falcon_operator.decide.nodes import Group, Names, NodeFacts, NodeIndex
-from falcon_operator.desired import gpu_labels
-from falcon_operator.desired.gpu_needs import NATIVE_FP4, SHARED_UTILIZATION, Needs, needs
+from falcon_operator.desired.gpu_needs import Needs, needs
 
 __all__ = [
     "Judgement",
@@ -83,12 +82,12 @@ class Refusal(NamedTuple):
 class Product(NamedTuple):
     """One kind of GPU that can run an engine, as far as is known, and on how many nodes it is."""
 
-    product: str | None
-    gib: float | None
-    sharers: int
-    capability: str | None
-    kernels: Kernels
-    nodes: int
+    product: str | None = None
+    gib: float | None = None
+    sharers: int = 1
+    capability: str | None = None
+    kernels: Kernels = UNKNOWN
+    nodes: int = 0
 
     @property
     def tier(self) -> Tier | None:
@@ -115,54 +114,57 @@ class Judgement:
     def rejected(self, most: int) -> list[Rejected]:
         """The first refused nodes by name, each with its reason."""
         first = [(name, reason) for reason, nodes in self.refusals for name in nodes.first(most)]
-        return [Rejected(name, reason) for name, reason in heapq.nsmallest(most, first)]
+        return [Rejected(name, reason) for name, reason in sorted(first)[:most]]
 
 
 def judge(spec: Spec, profile: Profile | None, node: NodeFacts) -> NodeVerdict:
     """The verdict on one node. `profile` is None where the engine's version is not known. Never raises."""
-    verdict = _judge(spec.scheduling, needs(spec, profile), profile, node, Group({node.name: node}))
-    if verdict.verdict is not None and (why := selectors.not_selected(spec.scheduling, node)):
-        verdict = _with_reason(verdict, why)
-    return verdict._replace(node=node.name)
+    said = _judge(spec.scheduling, needs(spec, profile), profile, node, Group({node.name: node}))
+    verdict, reason = said.verdict, said.reason
+    if verdict is not None and (left_out := selectors.not_selected(spec.scheduling, node)):
+        verdict, reason = "Rejected", _together(verdict, reason, left_out)
+    kind = said.product
+    return NodeVerdict(node.name, verdict, reason, kind.product, kind.gib, kind.sharers, kind.capability, kind.kernels)
 
 
 def judge_all(spec: Spec, profile: Profile | None, nodes: NodeIndex | Iterable[NodeFacts]) -> Judgement:
     """The verdict on all nodes; each kind of node is judged once. Never raises."""
     index = nodes if isinstance(nodes, NodeIndex) else NodeIndex(nodes)
     scheduling, wanted = spec.scheduling, needs(spec, profile)
-    key = _Key(wanted, scheduling.tolerations, profile.file if profile is not None else None)
+    key = _key(wanted, scheduling.tolerations, profile.file if profile is not None else None)
     return index.once((key, *selectors.identity(scheduling)), lambda: _all(scheduling, wanted, profile, index, key))
 
 
 def _all(
-    scheduling: Scheduling, wanted: Needs | None, profile: Profile | None, index: NodeIndex, key: _Key
+    scheduling: Scheduling, wanted: Needs | None, profile: Profile | None, index: NodeIndex, key: object
 ) -> Judgement:
     named: dict[str, list[tuple[str, ...]]] = {"Eligible": [], "Unknown": []}
     refused: dict[str, list[tuple[str, ...]]] = {}
     products: Counter[Product] = Counter()
     unknown: Counter[str] = Counter()
     without = 0
-    chosen = _Key(key, *selectors.identity(scheduling)) if selectors.has_selectors(scheduling) else None
+    selection = _key(*selectors.identity(scheduling)) if selectors.has_selectors(scheduling) else None
     for group in index.groups():
-        common = _judged(key, scheduling, wanted, profile, group)
-        if common.verdict is None:
+        said = _said(key, scheduling, wanted, profile, group)
+        if said.verdict is None:
             without += len(group.nodes)
             continue
-        for part in _parts(chosen, scheduling, common, group):
-            if part.verdict == "Rejected":
-                refused.setdefault(part.reason, []).append(part.names)
+        for left_out, names in _selected(selection, scheduling, group):
+            if left_out or said.verdict == "Rejected":
+                reason = _together(said.verdict, said.reason, left_out) if left_out else said.reason
+                refused.setdefault(reason, []).append(names)
                 continue
-            named[part.verdict].append(part.names)
-            if part.verdict == "Unknown":
-                unknown[part.reason] += len(part.names)
-            products[part.product] += len(part.names)
+            named[said.verdict].append(names)
+            if said.verdict == "Unknown":
+                unknown[said.reason] += len(names)
+            products[said.product] += len(names)
     kinds = sorted(products.items(), key=lambda item: (-item[1], *_in_order(item[0])))
     refusals = [Refusal(reason, Names(*lists)) for reason, lists in refused.items()]
     return Judgement(
         eligible=Names(*named["Eligible"]),
         unknown=Names(*named["Unknown"]),
         refusals=tuple(sorted(refusals, key=lambda r: (-len(r.nodes), r.reason))),
-        products=tuple(product._replace(nodes=count) for product, count in kinds),
+        products=tuple(Product(*kind[:-1], nodes=count) for kind, count in kinds),
         unknown_reasons=tuple(reason for reason, _ in sorted(unknown.items(), key=lambda item: (-item[1], item[0]))),
         without_gpus=without,
     )
@@ -173,212 +175,91 @@ def _in_order(kind: Product) -> tuple[bool, str, float, int, str]:
     return kind.product is None, kind.product or "", kind.gib or 0.0, kind.sharers, kind.capability or ""
 
 
-class _Key:
-    """What a group's verdict depends on besides the group: hashed once, for all groups."""
-
-    def __init__(self, *parts: Hashable) -> None:
-        self._parts, self._hash = parts, hash(parts)
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and self._parts == other._parts
+@functools.lru_cache(maxsize=4096)
+def _key(*parts: Hashable) -> object:
+    """One object for what is equal: hashed once, not again for each group. A new one only means to judge anew."""
+    return object()
 
 
-class _Part(NamedTuple):
-    """Nodes of a group of which the same is said, by name, sorted; `product` counts none of them yet."""
+class _Said(NamedTuple):
+    """What is said of any node of a group, selectors apart."""
 
-    verdict: Verdict
-    reason: str
-    product: Product
-    names: tuple[str, ...]
-
-    @classmethod
-    def of(cls, v: NodeVerdict, names: tuple[str, ...]) -> _Part:
-        product = Product(v.product, v.gib, v.sharers, v.capability, v.kernels, nodes=0)
-        return cls(v.verdict or "Unknown", v.reason, product, names)
+    verdict: Verdict | None
+    reason: str = ""
+    product: Product = Product()
 
 
-def _parts(chosen: _Key | None, scheduling: Scheduling, common: NodeVerdict, group: Group) -> tuple[_Part, ...]:
-    """The group, and apart from it the nodes that the user's selectors leave out; `chosen` is None without any."""
-    if chosen is None:
-        return group.once_of_all(common, lambda: (_Part.of(common, group.names),))
-    return group.once_of_all(chosen, lambda: tuple(_by_selection(scheduling, common, group)))
+def _said(key: object, scheduling: Scheduling, wanted: Needs | None, profile: Profile | None, group: Group) -> _Said:
+    return group.once(key, lambda node: _judge(scheduling, wanted, profile, node, group))
 
 
-def _by_selection(scheduling: Scheduling, common: NodeVerdict, group: Group) -> Iterator[_Part]:
+# Names of nodes, sorted, and why the user's selectors leave them out: None where they do not.
+_Selected = tuple[str | None, tuple[str, ...]]
+
+
+def _selected(selection: object | None, scheduling: Scheduling, group: Group) -> Iterable[_Selected]:
+    """All nodes of a group; `selection` is None where the user selects none."""
+    if selection is None:
+        return ((None, group.names),)
+    return group.once_of_all(selection, lambda: tuple(_by_selection(scheduling, group)))
+
+
+def _by_selection(scheduling: Scheduling, group: Group) -> Iterator[_Selected]:
     keys = selectors.labels_looked_at(scheduling)
     alike: Iterable[tuple[NodeFacts, tuple[str, ...]]] = (
         group.alike_in(keys).values() if keys is not None else ((node, (name,)) for name, node in group.nodes.items())
     )
     for node, names in alike:
-        why = selectors.not_selected(scheduling, node)
-        yield _Part.of(common if why is None else _with_reason(common, why), names)
+        yield selectors.not_selected(scheduling, node), names
 
 
-def _with_reason(verdict: NodeVerdict, why: str) -> NodeVerdict:
-    before = [verdict.reason] if verdict.verdict == "Rejected" else []
-    return verdict._replace(verdict="Rejected", reason="; ".join([*before, why]))
+def _together(verdict: Verdict, reason: str, left_out: str) -> str:
+    """Why a node is refused that the user's selectors leave out, and that may be refused for what it is, too."""
+    return f"{reason}; {left_out}" if verdict == "Rejected" else left_out
 
 
-def _judged(
-    key: _Key, scheduling: Scheduling, wanted: Needs | None, profile: Profile | None, group: Group
-) -> NodeVerdict:
-    return group.once(key, lambda node: _judge(scheduling, wanted, profile, node, group))
+class _Gpu(NamedTuple):
+    """What labels say of a node's GPU, and what an engine's version makes of it, whatever a spec asks for."""
+
+    facts: GpuFacts
+    product: Product  # counts no nodes
+    not_compiled: str | None
+
+    @classmethod
+    def of(cls, group: Group, labels_of: str, profile: Profile | None) -> _Gpu:
+        facts = group.fact(labels_of, lambda node: gpu_facts.read(node.labels, labels_of))
+        have = facts.capability
+        text = f"{have[0]}.{have[1]}" if have else None
+        version = profile.file.removesuffix(".json") if profile is not None else None
+        doubt = None
+        if have and profile is not None and version and not compiled(version, have):
+            doubt = f"vLLM {profile.version} as published is not compiled for compute capability {text}"
+        mib = facts.memory.value or facts.unified_mib
+        product = Product(
+            product=facts.product,
+            gib=None if mib is None else mib / 1024,
+            sharers=max(facts.replicas.value or 1, 1),
+            capability=text,
+            kernels=kernels(version, have) if have else UNKNOWN,
+        )
+        return cls(facts, product, doubt)
 
 
 def _judge(
     scheduling: Scheduling, wanted: Needs | None, profile: Profile | None, node: NodeFacts, group: Group
-) -> NodeVerdict:
+) -> _Said:
     """The verdict on all nodes of a group, without the user's selectors."""
-    refused = [why] if (why := selectors.not_admitted(scheduling, node)) else []
+    not_admitted = selectors.not_admitted(scheduling, node)
     if wanted is None:
-        return NodeVerdict("", "Rejected" if refused else "Eligible", "; ".join(refused))
+        return _Said("Rejected", not_admitted) if not_admitted else _Said("Eligible")
     if not node.has_gpus:
-        return NodeVerdict("", None)
+        return _Said(None)
     labels_of = wanted.labels_of
-    gpu = group.once(labels_of, lambda node: gpu_facts.read(node.labels, labels_of))
-    doubts: list[str] = []
-    _quantity(wanted, node, refused)
-    _product(wanted, node, gpu, refused)
-    for check in (_capability, _memory, _driver, _sharing):
-        check(wanted, gpu, refused, doubts)
-    have = gpu.capability
-    text = f"{have[0]}.{have[1]}" if have else None
-    version = profile.file.removesuffix(".json") if profile is not None else None
-    if have and profile is not None and version and wanted.capability > (0, 0) and not compiled(version, have):
-        doubts.append(f"vLLM {profile.version} as published is not compiled for compute capability {text}")
-    mib = gpu.memory.value or gpu.unified_mib
-    return NodeVerdict(
-        node="",
-        verdict="Rejected" if refused else "Unknown" if doubts else "Eligible",
-        reason="; ".join(refused or doubts),
-        product=gpu.product,
-        gib=None if mib is None else mib / 1024,
-        sharers=max(gpu.replicas.value or 1, 1),
-        capability=text,
-        kernels=kernels(version, have) if have else UNKNOWN,
-    )
-
-
-def _quantity(wanted: Needs, node: NodeFacts, refused: list[str]) -> None:
-    """The scheduler counts what nodes offer; the gate says it where there can never be enough."""
-    if wanted.resource is None:
-        return
-    offered = node.allocatable.get(wanted.resource)
-    count = gpu_labels.plain_number(offered, 1_000_000)
-    if offered is None or count == 0:
-        refused.append(f"has no {wanted.resource}")
-    elif count is None:
-        refused.append(f'has "{offered}" of {wanted.resource}')
-    elif count < wanted.count:
-        refused.append(f"has {count} {wanted.resource}, {wanted.count} asked")
-
-
-def _product(wanted: Needs, node: NodeFacts, gpu: GpuFacts, refused: list[str]) -> None:
-    if gpu.mixed_up:
-        refused.append("its GPUs have unlike MIG slices, which nvidia.com/mig.strategy single does not take")
-    if wanted.products:
-        have = node.labels.get(gpu_labels.PRODUCT)
-        if have is None:
-            refused.append(f"no label {gpu_labels.PRODUCT}, and spec.gpu.products asks for one")
-        elif have not in wanted.products:
-            refused.append(f"product {have} is not in spec.gpu.products")
-
-
-def _capability(wanted: Needs, gpu: GpuFacts, refused: list[str], doubts: list[str]) -> None:
-    least = wanted.least_capability
-    if least <= (1, 0):
-        return
-    major, minor = gpu.major.value, gpu.minor.value
-    if major is None:
-        doubts.append(gpu.major.doubt)
-    elif major < least[0] or (major == least[0] and minor is not None and minor < least[1]):
-        have = f"compute capability {major}.{'x' if minor is None else minor}"
-        if (major, minor or 0) < wanted.capability:
-            refused.append(f"{have} < {wanted.capability[0]}.{wanted.capability[1]}")
-        else:
-            first = f"{NATIVE_FP4[0]}.{NATIVE_FP4[1]}"
-            refused.append(f"{have} has no native FP4, which begins with {first} (spec.gpu.fp4 is Require)")
-    elif minor is None and major == least[0] and least[1]:
-        doubts.append(gpu.minor.doubt)
-
-
-def _memory(wanted: Needs, gpu: GpuFacts, refused: list[str], doubts: list[str]) -> None:
-    least = max(wanted.memory_mib, wanted.memory_asked_mib or 0)
-    if least < 1:
-        return
-    whose = "asked" if least == wanted.memory_asked_mib else "needed"
-    what = "memory"
-    if wanted.profile_mib is not None:
-        what = f"memory of a {wanted.labels_of.rpartition('/')[2]}"
-    memory = gpu.memory
-    if not memory.passes:
-        refused.append(f"{memory.doubt}, no number of MiB to compare with the {_gib(least)} GiB {whose}")
-    elif memory.value is not None:
-        if memory.value < least:
-            refused.append(f"{what} {_gib(memory.value)} GiB < {_gib(least)} GiB {whose}")
-    elif memory.text is not None:
-        doubts.append(memory.doubt)
-    elif wanted.memory_asked_mib is not None:
-        refused.append(f"{memory.doubt}, and spec.gpu.memoryAtLeast asks for one")
-    elif wanted.profile_mib is not None:
-        if wanted.profile_mib < least:
-            refused.append(f"{what} {_gib(wanted.profile_mib)} GiB < {_gib(least)} GiB {whose}")
-    elif gpu.unified_mib is None or gpu.unified_mib < least:
-        doubts.append(memory.doubt)
-
-
-def _driver(wanted: Needs, gpu: GpuFacts, refused: list[str], doubts: list[str]) -> None:
-    if wanted.driver < 1:
-        return
-    driver = gpu.driver
-    if not driver.passes:
-        refused.append(f"{driver.doubt}, no number to compare with {wanted.driver}")
-    elif driver.value is None:
-        doubts.append(driver.doubt)
-    elif driver.value < wanted.driver:
-        refused.append(f"driver {driver.value} < {wanted.driver}")
-
-
-def _sharing(wanted: Needs, gpu: GpuFacts, refused: list[str], doubts: list[str]) -> None:
-    most = wanted.most_sharers
-    if most is None:
-        return
-    replicas, strategy = gpu.replicas, gpu.strategy
-    how = f" ({strategy})" if strategy in gpu_labels.SHARED else ""
-    sharers = replicas.value
-    if most > 1 and replicas.text is not None:
-        sharers = gpu_labels.scheduler_number(replicas.text)
-        if sharers is None:
-            refused.append(f"{replicas.doubt}, no number to compare with {most}")
-            return
-    if sharers is not None and sharers > most:
-        refused.append(f"shared by {sharers}{how}: {_way_out(wanted, gpu, sharers)}")
-    elif most == 1 and how:
-        number = f"{replicas.text} " if replicas.text else ""
-        refused.append(f"shared by {number}pods{how}: {_way_out(wanted, gpu, None)}")
-    elif replicas.text is not None and replicas.value is None:
-        doubts.append(replicas.doubt)
-
-
-def _way_out(wanted: Needs, gpu: GpuFacts, sharers: int | None) -> str:
-    if wanted.count > 1:
-        return f"{wanted.count} shares can be of one GPU, so ask for one (spec.gpu.count)"
-    if sharers is None:
-        return "spec.engine.gpuMemoryUtilization is of the whole GPU, so set it to 0.9 over their number"
-    mib = gpu.memory.value or gpu.unified_mib
-    needed = wanted.memory_mib * wanted.utilization
-    if mib is not None and mib * SHARED_UTILIZATION / sharers < needed:
-        return f"{_gib(mib / sharers)} GiB each, {_gib(needed)} GiB needed"
-    share = int(100 * SHARED_UTILIZATION / sharers) / 100
-    if share < 0.1:
-        return "too many for one engine"
-    return (
-        f"spec.engine.gpuMemoryUtilization {wanted.utilization:g} is of the whole GPU, so set it to {share:g} or less"
-    )
-
-
-def _gib(mib: float) -> str:
-    return f"{mib / 1024:.1f}".removesuffix(".0")
+    gpu = group.fact((labels_of, profile and profile.file), lambda _: _Gpu.of(group, labels_of, profile))
+    refused, doubts = gpu_checks.checked(wanted, node, gpu.facts)
+    if not_admitted:
+        refused.insert(0, not_admitted)
+    if gpu.not_compiled and wanted.capability > (0, 0):
+        doubts.append(gpu.not_compiled)
+    verdict: Verdict = "Rejected" if refused else "Unknown" if doubts else "Eligible"
+    return _Said(verdict, "; ".join(refused or doubts), gpu.product)

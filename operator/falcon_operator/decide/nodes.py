@@ -96,7 +96,8 @@ class Group:
     """Nodes that the gate cannot tell apart, by name; any of them stands for all."""
 
     nodes: dict[str, NodeFacts] = field(default_factory=dict)
-    # What has been worked out of any of the nodes, and of which nodes there are.
+    # What any of the nodes says of itself; what has been worked out of any, and of which nodes there are.
+    _facts: dict[Hashable, Any] = field(default_factory=dict)
     _of_any: dict[Hashable, Any] = field(default_factory=dict)
     _of_all: dict[Hashable, Any] = field(default_factory=dict)
 
@@ -105,13 +106,20 @@ class Group:
         """One of the nodes."""
         return next(iter(self.nodes.values()))
 
+    def fact(self, what: Hashable, read: Callable[[NodeFacts], Result]) -> Result:
+        """As `once`, for what is the same whatever is needed: needs, which are many, do not drive it out."""
+        found: Result | None = self._facts.get(what)
+        return found if found is not None else _kept(self._facts, what, read(self.example))
+
     def once(self, what: Hashable, work_out: Callable[[NodeFacts], Result]) -> Result:
         """What `work_out` makes of any of the nodes; it looks at nothing in which they differ."""
-        return _once(self._of_any, what, lambda: work_out(self.example))
+        found: Result | None = self._of_any.get(what)
+        return found if found is not None else _kept(self._of_any, what, work_out(self.example))
 
     def once_of_all(self, what: Hashable, work_out: Callable[[], Result]) -> Result:
         """What `work_out` makes of all the nodes: worked out again only once they are others."""
-        return _once(self._of_all, what, work_out)
+        found: Result | None = self._of_all.get(what)
+        return found if found is not None else _kept(self._of_all, what, work_out())
 
     def put(self, node: NodeFacts) -> None:
         """Add or replace a node."""
@@ -177,7 +185,8 @@ class NodeIndex:
 
     def once(self, what: Hashable, work_out: Callable[[], Result]) -> Result:
         """What `work_out` makes of all nodes: worked out again only once they are others."""
-        return _once(self._worked_out, what, work_out)
+        found: Result | None = self._worked_out.get(what)
+        return found if found is not None else _kept(self._worked_out, what, work_out())
 
     def groups(self) -> Iterator[Group]:
         """The groups, in no particular order."""
@@ -207,13 +216,11 @@ def _key(node: NodeFacts) -> _Key:
     )
 
 
-def _once(worked_out: dict[Hashable, Any], what: Hashable, work_out: Callable[[], Result]) -> Result:
-    found: Result | None = worked_out.get(what)
-    if found is None:
-        if len(worked_out) >= _MOST_WORKED_OUT:
-            worked_out.clear()
-        found = worked_out[what] = work_out()
-    return found
+def _kept(worked_out: dict[Hashable, Any], what: Hashable, result: Result) -> Result:
+    if len(worked_out) >= _MOST_WORKED_OUT:
+        del worked_out[next(iter(worked_out))]  # the oldest; to clear all at once would be felt
+    worked_out[what] = result
+    return result
 
 
 def _mapping(value: Any) -> Mapping[Any, Any]:

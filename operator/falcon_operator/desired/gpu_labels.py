@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 DOMAIN = "nvidia.com/"
@@ -59,6 +60,7 @@ def scheduler_number(text: str) -> int | None:
     return number if -_LARGEST <= number < _LARGEST else None
 
 
+@functools.lru_cache(maxsize=1024)
 def plain_number(text: str | None, most: int) -> int | None:
     """A count as labels write it, up to the largest that can be true; None for anything else."""
     if text is None or not _PLAIN.fullmatch(text) or int(text) > most:

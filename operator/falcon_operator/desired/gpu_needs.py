@@ -77,7 +77,9 @@ def needs(spec: Spec, profile: Profile | None) -> Needs | None:
 
 def ask_of(spec: Spec, profile: Profile) -> Ask:
     """What an engine of the spec is asked for, as far as its memory depends on it."""
-    return _ask(spec.engine, spec.gpu, profile.file.removesuffix(".json"))
+    # Versions read arguments, and treat the CPU, each in their own way; of all else they are asked alike.
+    alike = not spec.engine.extra_args and spec.engine.device is Device.CUDA
+    return _ask(spec.engine, spec.gpu, profiles.VERSIONS[-1] if alike else profile.file.removesuffix(".json"))
 
 
 @functools.lru_cache(maxsize=4096)
