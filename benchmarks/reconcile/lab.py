@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 ACCOUNT = "operator-under-test"
 LABEL = "falcon.benchmark"
 GPUS_A_NODE = 100
+PODS_A_NODE = 4 * GPUS_A_NODE  # beside each engine its two gateways
 NODE_NAME = "benchmark-{}"
 APPLY = {"Content-Type": "application/apply-patch+yaml"}
 Json = dict[str, Any]
@@ -58,7 +59,7 @@ class Lab:
         """Nodes with enough fake GPUs for so many pods."""
         made = [NODE_NAME.format(number) for number in range(-(-pods // GPUS_A_NODE))]
         for name in made:
-            capacity = {"cpu": "2000", "memory": "4Ti", "pods": "110", "nvidia.com/gpu": str(GPUS_A_NODE)}
+            capacity = {"cpu": "2000", "memory": "4Ti", "pods": str(PODS_A_NODE), "nvidia.com/gpu": str(GPUS_A_NODE)}
             body = {
                 "apiVersion": "v1",
                 "kind": "Node",

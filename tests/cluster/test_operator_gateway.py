@@ -254,6 +254,7 @@ def extensions(world: World) -> Iterator[None]:
              "end of the definitions")  # fmt: skip
 
 
+@pytest.mark.alone
 def test_a_route_and_a_pool_are_made_watched_and_deleted(world: World, start: Start, extensions: None) -> None:
     start()
     world.resource("web", {"gateway": {"httpRoute": ROUTE, "inferencePool": POOL}})

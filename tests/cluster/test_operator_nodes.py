@@ -11,7 +11,7 @@ from tests.cluster.world import AuditLog, Json, World, steady, wait_for
 
 from falcon_operator.api import names
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.alone]
 
 H200 = Card("NVIDIA-H200", 143771, "hopper", (9, 0), 8)
 L4 = Card("NVIDIA-L4", 23034, "ada", (8, 9), 1)

@@ -10,7 +10,7 @@ from tests.cluster.world import World, wait_for
 from falcon_operator.api import names
 
 # kwok and the controllers take up to a minute to look at the API server again.
-pytestmark = [pytest.mark.cluster, pytest.mark.last]
+pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.last]
 
 OUTAGE_SECONDS = 15
 

@@ -11,7 +11,7 @@ from tests.cluster.world import QUIET_SECONDS, RESOURCES, AuditLog, World, wait_
 from falcon_operator.api import names
 from falcon_operator.kube.resources import EVENT
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.alone]
 
 
 def card(count: int) -> Card:

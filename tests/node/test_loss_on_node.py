@@ -34,12 +34,12 @@ FEW_REAL = Options(requests=40, engine=REAL, long=REAL_LONG, short=REAL_SHORT)
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        pytest.param("rollout-one-gpu", FEW, id="rollout-one-gpu"),
-        pytest.param("rollout-one-gpu", FEW_REAL, id="rollout-one-gpu-vllm"),
-        pytest.param("scale-down", replace(FEW, engine="0.26"), id="scale-down-0.26"),
-        pytest.param("gateway-rolled", FEW, id="gateway-rolled"),
-        pytest.param("engine-killed", FEW, id="engine-killed"),
+        ("rollout-one-gpu", FEW_REAL),
+        ("scale-down", replace(FEW, engine="0.26")),
+        ("gateway-rolled", FEW),
+        ("engine-killed", FEW),
     ],
+    ids=["rollout-one-gpu-vllm", "scale-down-0.26", "gateway-rolled", "engine-killed"],
 )
 def test_a_disruption_costs_no_more_than_it_may(client: httpx.Client, name: str, options: Options) -> None:
     scenario = SCENARIOS[name]
