@@ -174,7 +174,8 @@ def main() -> int:
     new = specs(options.resources, chance)
     different = new[: options.specs]
     asked = [different[number % len(different)] for number in range(options.resources)]
-    profiles.load_all()  # as the operator does when it starts
+    for version in profiles.VERSIONS:
+        profiles.load(version)  # a file each, which the first resource of a version waits for
     kinds = len(list(index.groups()))
     collector = Collector()
     print(

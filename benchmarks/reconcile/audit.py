@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from falcon_operator.api.names import PLURAL
+from falcon_operator.api.names import PLURAL, engines_service_name, gateway_name
 
 WRITING = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 STATUS = "falconnvfp4deployments/status"
 # Written after a resource is Ready: what has served, and that it is so.
 AFTERWARDS = ("controllerrevisions", "events")
-SHARED = "configmaps"
 
 
 class AuditLog:
@@ -62,9 +62,22 @@ def by_kind(entries: list[dict[str, Any]]) -> dict[str, int]:
     return dict(Counter(map(resource_of, entries)).most_common())
 
 
-def until_ready(entries: list[dict[str, Any]], names: list[str]) -> dict[str, int]:
-    """How many writes each resource took up to its last status, which is the one that says Ready."""
-    return {name: len(list(_before_last_status(entries, name))) for name in names}
+@dataclass(frozen=True)
+class Written:
+    """What a resource took until it was Ready: its objects, and the writes beyond the first of each."""
+
+    objects: int
+    beyond: int
+
+
+def until_ready(entries: list[dict[str, Any]], ready: Mapping[str, float]) -> list[Written]:
+    """What each resource took; `ready` says when each was, in seconds of the clock on the wall."""
+    found = []
+    for name, moment in ready.items():
+        mine = [e for e in entries if _belongs(e, name) and _time(e["stageTimestamp"]) <= moment]
+        objects = {(resource_of(e), e["objectRef"]["name"]) for e in mine} - {(STATUS, name)}
+        found.append(Written(len(objects), len(mine) - len(objects)))
+    return found
 
 
 def latencies(entries: list[dict[str, Any]], everybodys: list[dict[str, Any]]) -> dict[str, float]:
@@ -86,12 +99,6 @@ def _time(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 
-def _before_last_status(entries: list[dict[str, Any]], name: str) -> Iterator[dict[str, Any]]:
-    mine = [e for e in entries if _belongs(e, name) and resource_of(e) not in (SHARED, *AFTERWARDS)]
-    statuses = [e["stageTimestamp"] for e in mine if resource_of(e) == STATUS]
-    last = max(statuses, default="")
-    return (e for e in mine if e["stageTimestamp"] <= last)
-
-
 def _belongs(entry: dict[str, Any], name: str) -> bool:
-    return entry["objectRef"].get("name") in (name, f"{name}-engines")
+    mine = entry["objectRef"].get("name") in (name, engines_service_name(name), gateway_name(name))
+    return mine and resource_of(entry) not in AFTERWARDS

@@ -130,12 +130,13 @@ class Run:
             if number == SMALL:
                 self._numbers["memory_small_mb"] = operator.memory()
         await self._quiet(log)
-        writes = audit.until_ready(log.writes(), made)
+        writes = audit.until_ready(log.writes(), moments.ready_on_the_wall(made))
         self._numbers["single"] = {
             "deployment_ms": _spread(list(audit.latencies(log.writes(), everybody.writes()).values())),
             "deployment_seen_ms": _spread(latencies),
             "ready_s": _spread(to_ready),
-            "writes_until_ready_max": max(writes.values()),
+            "objects": max(w.objects for w in writes),
+            "writes_beyond_max": max(w.beyond for w in writes),
             "writes_by_kind": audit.by_kind(log.writes()),
         }
 
@@ -179,7 +180,7 @@ class Run:
         await moments.until(lambda: all(name in moments.ready for name in names), ALL_READY_SECONDS)
         await self._quiet(log)
         entries = log.writes()[first:]
-        writes = list(audit.until_ready(entries, names).values())
+        writes = audit.until_ready(entries, moments.ready_on_the_wall(names))
         self._numbers["burst"] = {
             "applied_s": applied,
             "last_deployment_s": last,
@@ -187,8 +188,8 @@ class Run:
             "deployment_s": _spread([moments.deployed[name] - posted[name] for name in names]),
             "all_ready_s": max(moments.ready[name] for name in names) - begin,
             "operator_cpu_s": used,
-            "writes_until_ready_max": max(writes),
-            "writes_until_ready_mean": sum(writes) / len(writes),
+            "writes_beyond_max": max(w.beyond for w in writes),
+            "writes_beyond_mean": sum(w.beyond for w in writes) / len(writes),
             "writes_by_kind": audit.by_kind(entries),
         }
         self._numbers["memory_large_mb"] = operator.memory()

@@ -36,6 +36,11 @@ class Moments:
         async with self._changed, asyncio.timeout(seconds):
             await self._changed.wait_for(reached)
 
+    def ready_on_the_wall(self, names: list[str]) -> dict[str, float]:
+        """When each was Ready, in seconds since the epoch, as the audit log counts."""
+        offset = time.time() - time.monotonic()
+        return {name: self.ready[name] + offset for name in names}
+
     async def _follow(self, resource: Resource, take: Callable[[Json, float], None]) -> None:
         url = self._connection.server + resource.path(self._namespace)
         while True:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import logging
 import signal
@@ -12,7 +13,6 @@ from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from typing import Any
 
-from falcon_engine import profiles
 from falcon_operator import __version__
 from falcon_operator.api import names
 from falcon_operator.api.config import OperatorConfig
@@ -149,7 +149,6 @@ class Operator:
 async def run(config: OperatorConfig) -> None:
     """Connect and run."""
     log.info("falcon-operator %s starts", __version__)
-    profiles.load_all()
     await Operator(config, await connect()).run()
 
 
@@ -165,7 +164,15 @@ async def _stopped(stop: asyncio.Event, watching: asyncio.Event) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*COLLECT)
+    _give_back()
     await stop.wait()
+
+
+def _give_back() -> None:
+    """Return to the system what the start took and has freed; the C library keeps it else."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's alone
+    if trim is not None:
+        trim(0)
 
 
 def _on_signals(stop: asyncio.Event) -> None:

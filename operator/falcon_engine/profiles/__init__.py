@@ -134,12 +134,6 @@ def load(name: str) -> Profile:
     return read(file, data)
 
 
-def load_all() -> None:
-    """Load every profile now: each takes a millisecond, which else the first who needs it waits for."""
-    for name in VERSIONS:
-        load(name)
-
-
 def read(file: str, data: bytes) -> Profile:
     """A profile of a file's bytes. Raises `ProfileError` with the file's name, the key and what is known."""
     try:

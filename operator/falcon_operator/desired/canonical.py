@@ -18,7 +18,7 @@ def content_hash(value: Any) -> str:
 
 def without_none(value: Any) -> Any:
     """The value without the keys that hold nothing: server-side apply would take them for owned fields."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {k: without_none(v) for k, v in value.items() if v is not None}
     if isinstance(value, list | tuple):
         return [without_none(v) for v in value]

@@ -51,22 +51,24 @@ def controller_uid(body: Mapping[str, Any]) -> str | None:
 
 
 def _compare(desired: Any, live: Any, path: str, quantities: bool, found: list[str]) -> None:
-    if isinstance(desired, Mapping):
+    if desired == live:
+        return
+    if isinstance(desired, dict):
         # An empty map and no map are one to the API server, except where the empty one means something (emptyDir).
-        if not isinstance(live, Mapping):
+        if not isinstance(live, dict):
             if desired or live is not None:
                 found.append(path)
             return
         for key, value in desired.items():
             _compare(value, live.get(key), f"{path}.{key}", quantities or key in _QUANTITIES, found)
-    elif isinstance(desired, Sequence) and not isinstance(desired, str):
+    elif isinstance(desired, list | tuple):
         _compare_lists(desired, live, path, quantities, found)
     elif desired != live and not (quantities and _same_quantity(desired, live)) and not _same_zero(desired, live):
         found.append(path)
 
 
 def _compare_lists(desired: Sequence[Any], live: Any, path: str, quantities: bool, found: list[str]) -> None:
-    if not isinstance(live, Sequence) or isinstance(live, str):
+    if not isinstance(live, list | tuple):
         if desired or live is not None:
             found.append(path)
         return
