@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import ssl
 import time
+from asyncio import sslproto
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ from falcon_operator import __version__
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 # A bound token lives for an hour and is replaced well before; reading it again each minute never meets an old one.
 TOKEN_SECONDS = 60.0
+# asyncio sets 256 KiB aside for each TLS connection, and there are dozens: one for each watch, and those of the workers.
+TLS_BUFFER = 32 * 1024
 USER_AGENT = f"falcon-operator/{__version__}"
 
 
@@ -67,6 +70,7 @@ class Connection:
 
 async def connect() -> Connection:
     """The connection of the pod's service account, or of KUBECONFIG where the process is not in a pod."""
+    sslproto.SSLProtocol.max_size = TLS_BUFFER
     if os.environ.get("KUBECONFIG"):
         return await _from_kubeconfig(os.environ["KUBECONFIG"])
     if os.environ.get("KUBERNETES_SERVICE_HOST"):
