@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 Numbers = dict[str, Any]
-# Each object is written once; the status says that it begins, and that it serves.
-BEYOND = 2
+# Each object is written once; the status says that it begins, and that it serves. A start that takes longer than some
+# seconds, as all do where 500 begin at once, is reported in between.
+BEYOND, BEYOND_AT_ONCE = 2, 3
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def lines(n: Numbers) -> list[Line]:
         Line(f"{count} at once: last Deployment", burst["last_deployment_s"], None, "s"),
         Line(f"{count} at once: last Deployment / raw writer", burst["ratio_to_raw"], 1.5, "x"),
         Line(f"{count} at once: all Ready", burst["all_ready_s"], None, "s"),
-        Line(f"{count} at once: the same beyond one each, mean", burst["writes_beyond_mean"], BEYOND, ""),
+        Line(f"{count} at once: the same beyond one each, mean", burst["writes_beyond_mean"], BEYOND_AT_ONCE, ""),
         Line(f"{count} at once: operator's CPU until the last Deployment", burst["operator_cpu_s"], None, "s"),
         Line(f"writes in {n['options']['idle']:.0f} s of quiet", n["idle_writes"], 0, ""),
         Line("writes after a restart", n["restart_writes"], 0, ""),

@@ -17,7 +17,7 @@ from falcon_operator import __version__
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 # A bound token lives for an hour and is replaced well before; reading it again each minute never meets an old one.
 TOKEN_SECONDS = 60.0
-# asyncio sets 256 KiB aside for each TLS connection, and there are dozens: one for each watch, and those of the workers.
+# asyncio sets 256 KiB aside for each TLS connection, and there are dozens: each watch has one, and each worker.
 TLS_BUFFER = 32 * 1024
 USER_AGENT = f"falcon-operator/{__version__}"
 
