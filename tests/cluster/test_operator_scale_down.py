@@ -1,11 +1,13 @@
 """Which pods go when there are to be fewer: the real controllers choose, by what the operator has written on them."""
 
 import http.server
+import json
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from benchmarks.reconcile.engines import NAME
 from tests.cluster.conftest import ACCOUNT, RBAC, Start
 from tests.cluster.world import QUIET_SECONDS, AuditLog, Json, World, audit_path, wait_for, wait_quiet
 
@@ -35,11 +37,12 @@ def works() -> Iterator[Callable[[Json, int | None], None]]:
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 load = loads[address]
-                said = f"vllm:num_requests_running {load}.0\nvllm:num_requests_waiting 0.0\n"
-                known = load is not None and self.path == "/metrics"
-                self.send_response(200 if known else 503)
+                answers = {"/v1/models": json.dumps({"data": [{"id": NAME}]})}
+                if load is not None:
+                    answers["/metrics"] = f"vllm:num_requests_running {load}.0\nvllm:num_requests_waiting 0.0\n"
+                self.send_response(200 if self.path in answers else 503)
                 self.end_headers()
-                self.wfile.write(said.encode() if known else b"")
+                self.wfile.write(answers.get(self.path, "").encode())
 
             def log_message(self, *_: Any) -> None:
                 """Nothing: the test says what matters."""
@@ -119,7 +122,7 @@ def test_an_engine_that_does_not_say_is_left_alone_and_so_is_a_cost_of_somebody_
 
 
 def test_a_template_that_changes_as_well_replaces_pods_only_after_the_emptiest_have_gone(
-    world: World, start: Start, works: Engine
+    world: World, start: Start, audit: AuditLog, works: Engine
 ) -> None:
     start()
     one, two, last = three(world)
@@ -127,10 +130,17 @@ def test_a_template_that_changes_as_well_replaces_pods_only_after_the_emptiest_h
         works(pods(world)[name], load)
     controller = AuditLog(audit_path(), "system:serviceaccount:kube-system:replicaset-controller")
     world.resource("web", {"replicas": 1, "podMetadata": {"annotations": {"example.com/new": "1"}}})
-    wait_for(lambda: not {one, two, last} & set(pods(world)), "new pods alone", 60, lambda: list(pods(world)))
-    deleted = [w.split()[1].removeprefix("pods/") for w in controller.writes(world.namespace) if w.startswith("delete")]
-    assert set(deleted[:2]) == {one, last}
-    assert deleted[2:] == [two]
+
+    def deleted() -> list[str]:
+        writes = [w.split()[1] for w in controller.writes(world.namespace) if w.startswith("delete ")]
+        return [name.removeprefix("pods/") for name in writes]
+
+    wait_for(lambda: len(deleted()) == 3, "end of all pods of the old template", 60, deleted)
+    assert set(deleted()[:2]) == {one, last}
+    assert deleted()[2:] == [two]
+    assert {w for w in audit.writes() if " pods/" in w} == {f"patch pods/{name} 200" for name in (one, two, last)}
+    world.wait_ready("web")
+    assert len(pods(world)) == 1
 
 
 def test_without_the_right_to_patch_pods_there_are_fewer_all_the_same(
