@@ -23,6 +23,7 @@ from falcon_operator.kube.resources import FALCON
 from falcon_operator.launcher import make_renderer
 from falcon_operator.observe.engine import EngineObserver
 from falcon_operator.runtime.cache import Cache
+from falcon_operator.runtime.deletion_costs import DeletionCosts
 from falcon_operator.runtime.executor import Executor
 from falcon_operator.runtime.free_gpus import FreeGpus
 from falcon_operator.runtime.intake import Intake
@@ -79,6 +80,7 @@ class Operator:
             renderer,
             resync_seconds=config.resync_seconds,
             free=FreeGpus(self.client),
+            costs=DeletionCosts(self.client, self.observer.load),
             failed=self.metrics.failed,
         )
         self.workers = Workers(self.queue, reconciler, self.metrics, count=config.workers)

@@ -12,6 +12,7 @@ from falcon_operator.decide.report import CacheFigures
 from falcon_operator.decide.types import EngineFacts
 from falcon_operator.observe import engine
 from falcon_operator.observe.engine import EngineObserver
+from falcon_operator.observe.http import Unreadable
 
 OWNER = ("ns", "web")
 MODELS = {"object": "list", "data": [{"id": "falcon", "max_model_len": 65536}, {"id": "lora", "max_model_len": 4096}]}
@@ -116,6 +117,36 @@ async def test_an_engine_that_does_not_answer_is_asked_again(asked: Engine, monk
     asked.answer = serving
     await asked.changed()
     assert asked.observer.facts["p1"].error is None
+
+
+RUNNING = 'vllm:num_requests_running{engine="0",model_name="falcon"} '
+WAITING = 'vllm:num_requests_waiting{engine="0",model_name="falcon"} '
+BY_REASON = 'vllm:num_requests_waiting_by_reason{engine="0",reason="capacity"} 90.0\n'
+
+
+async def test_the_load_of_an_engine_is_what_runs_and_waits(asked: Engine) -> None:
+    asked.answer = lambda _: web.Response(text=f"{METRICS}{RUNNING}3.0\n{WAITING}2.0\n{BY_REASON}")
+    assert await asked.observer.load("127.0.0.1") == 5
+    assert asked.paths == ["/metrics"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda: web.Response(status=500, text=f"{RUNNING}0\n{WAITING}0\n"), "answered with status 500"),
+        (lambda: web.Response(text=METRICS), "does not say how many requests run and wait"),
+        (lambda: web.Response(text=f"{RUNNING}0.0\n{BY_REASON}"), "does not say how many requests run and wait"),
+        (lambda: web.Response(body=b"\xff" * 100 + b"\n"), "does not say how many requests run and wait"),
+        (lambda: web.Response(body=b"x" * 2 * engine.LOAD_BYTES), "more than 1024 KiB"),
+    ],
+    ids=["an error", "other metrics", "one of two", "no text", "too much"],
+)
+async def test_a_load_that_is_not_known_is_not_zero(
+    asked: Engine, answer: Callable[[], web.Response], words: str
+) -> None:
+    asked.answer = lambda _: answer()
+    with pytest.raises(Unreadable, match=words):
+        await asked.observer.load("127.0.0.1")
 
 
 async def test_a_closed_port_is_named() -> None:

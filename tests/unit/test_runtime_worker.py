@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
 from typing import Any, cast
 
@@ -8,6 +8,7 @@ import pytest
 from falcon_operator.api import names
 from falcon_operator.api.config import OperatorConfig
 from falcon_operator.decide.events import ENGINE_FAILURE
+from falcon_operator.decide.pods import Pod
 from falcon_operator.decide.types import EngineFacts, Event, Launcher, Plan, Renderer, Snapshot
 from falcon_operator.kube.client import KubeClient
 from falcon_operator.kube.errors import ApiError, Conflict, Unavailable
@@ -15,6 +16,7 @@ from falcon_operator.kube.events import EventRecorder
 from falcon_operator.kube.resources import CONFIG_MAP, DEPLOYMENT, FALCON, POD, SERVICE, WATCHED, Resource
 from falcon_operator.observe.engine import EngineObserver
 from falcon_operator.runtime.cache import Cache, Key
+from falcon_operator.runtime.deletion_costs import DeletionCosts
 from falcon_operator.runtime.executor import Executor
 from falcon_operator.runtime.intake import Intake
 from falcon_operator.runtime.nodes import Nodes
@@ -100,6 +102,7 @@ class Setting:
         self.nodes = Nodes(self.cache, self.queue, gather_seconds=0.01, seconds_between=0.01)
         self.seen: list[Snapshot] = []
         self.plan: Callable[[Snapshot], Plan] = lambda _: plan()
+        self.while_costs_are_written: Callable[[], None] = lambda: None
         self.reconciler = Reconciler(
             self.cache,
             self.queue,
@@ -110,6 +113,7 @@ class Setting:
             self.nodes,
             Renderer(OperatorConfig(), Launcher("falcon-launcher-1", b"")),
             resync_seconds=600,
+            costs=cast(DeletionCosts, self),
             failed=metrics.failed,
             decision=self._decide,
             jitter=lambda: 0.5,
@@ -123,6 +127,11 @@ class Setting:
             self.cache, self.queue, self.nodes, pod_gone=self.gone.append, relisted=self.sweeper.relisted
         )
         self.sweeper.feed(self.intake)
+
+    async def write(self, namespace: str, pods: Sequence[Pod]) -> None:
+        """In place of the deletion costs' writer."""
+        self.api.calls.append(f"costs {namespace}/{','.join(pod.name for pod in pods)}")
+        self.while_costs_are_written()
 
     def _decide(self, snapshot: Snapshot, renderer: Renderer, now: datetime) -> Plan:
         self.seen.append(snapshot)
@@ -304,6 +313,29 @@ async def test_a_ready_pod_is_asked_when_the_decision_wants_to_know(setting: Set
     setting.observer.facts["p1"] = EngineFacts("p1", (), None, None, None)
     setting.intake.event(POD, "DELETED", setting.api.objects[POD, ("ns", "web-1")])
     assert setting.gone == ["p1"]
+
+
+async def test_costs_are_written_before_the_deployment(setting: Setting) -> None:
+    some = Pod(child("Pod", "web-1")), Pod(child("Pod", "web-2"))
+    setting.plan = lambda s: plan(child("Deployment"), costs=() if s.deployment else some)
+    setting.event(FALCON, falcon())
+    await setting.once()
+    await setting.once()
+    assert setting.api.calls[:2] == ["costs ns/web-1,web-2", "Deployment/web"]
+    assert len([call for call in setting.api.calls if call.startswith("costs")]) == 1
+
+
+async def test_pods_that_are_wanted_again_by_the_time_costs_are_written_stay(setting: Setting) -> None:
+    setting.plan = lambda s: plan(
+        child("Deployment"), costs=(Pod(child("Pod")),) if s.resource["metadata"]["generation"] == 1 else ()
+    )
+    setting.while_costs_are_written = lambda: setting.event(FALCON, falcon(generation=2), "MODIFIED")
+    setting.event(FALCON, falcon())
+    await setting.once()
+    assert setting.api.calls == ["costs ns/web"], "what was decided is not carried out"
+    await setting.once()
+    assert setting.api.calls == ["costs ns/web", "Deployment/web"]
+    assert [s.resource["metadata"]["generation"] for s in setting.seen][:2] == [1, 2]
 
 
 async def test_nothing_happens_for_an_event_that_is_no_news(setting: Setting) -> None:

@@ -41,7 +41,7 @@ runs commands in pods, reads their logs or hands out rights.
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
   resources: [pods]
-  verbs: [list, watch]
+  verbs: [list, watch, patch]  # which pod a scale-down takes is an annotation on it
 - apiGroups: [""]
   resources: [events]
   verbs: [get, create, patch]

@@ -43,6 +43,7 @@ ANNOTATION_PER_ENGINE = f"{GROUP}/per-engine"
 # One field manager for each concern, so that a conflict names who is fighting over what.
 MANAGER_CHILDREN = "falcon-operator"
 MANAGER_STATUS = "falcon-operator-status"
+MANAGER_COSTS = "falcon-operator-deletion-cost"
 
 CONTAINER_NAME = "engine"
 PORT_NAME = "http"

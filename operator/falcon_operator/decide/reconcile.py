@@ -12,8 +12,8 @@ from falcon_operator.api import names
 from falcon_operator.api.engine import Device
 from falcon_operator.api.reasons import Reason
 from falcon_operator.api.spec import Spec
-from falcon_operator.decide import endpoint as endpoints
 from falcon_operator.decide import (
+    deletion_cost,
     facts,
     failure,
     gate,
@@ -25,6 +25,7 @@ from falcon_operator.decide import (
     setback,
     strategy,
 )
+from falcon_operator.decide import endpoint as endpoints
 from falcon_operator.decide import status as statuses
 from falcon_operator.decide.capacity import measured_before
 from falcon_operator.decide.conditions import Situation, all_conditions
@@ -145,6 +146,7 @@ def _acted_on(
         requeue_after=requeue,
         observe=facts.unobserved(pods, snapshot.engines),
         look=manner.look,
+        costs=deletion_cost.candidates(desired, there, pods),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from falcon_operator.decide.free_gpus import Free, Wanted
 from falcon_operator.decide.nodes import NodeIndex
+from falcon_operator.decide.pods import Pod
 from falcon_operator.decide.report import CacheFigures, Report
 from falcon_operator.desired.renderer import Launcher, Renderer
 
@@ -82,3 +83,4 @@ class Plan:
     requeue_after: float | None
     observe: tuple[str, ...]
     look: Wanted | None = None  # the free GPU to be looked for before any of this is done
+    costs: tuple[Pod, ...] = ()  # whose deletion costs are to be written before any of this is done

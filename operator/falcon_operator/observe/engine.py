@@ -11,6 +11,7 @@ from time import monotonic
 from typing import Any
 
 from falcon_engine import profiles
+from falcon_engine.drain import pending
 from falcon_operator.api import names
 from falcon_operator.decide.pods import Pod
 from falcon_operator.decide.report import CacheFigures, Report
@@ -29,6 +30,9 @@ STARTING_SECONDS = (2.0, 2.0, 3.0, 5.0, 10.0)
 # One that does not answer is yet to begin, or of a revision without a report: it is given up after these.
 MISSED_SECONDS = (2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
 LAUNCHER_SECONDS = 2.0
+# Of metrics that are read from many engines at a time; an engine that is slow to answer is busy.
+LOAD_BYTES = 1024 * 1024
+LOAD_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -151,6 +155,15 @@ class EngineObserver:
         version = await self._version(f"{base}/version") or (said.version if said else None)
         cache = await self._cache(f"{base}/metrics", version)
         return EngineFacts(uid, served, length, version, None, said, cache, restarts)
+
+    async def load(self, address: str) -> float:
+        """How many requests run and wait in an engine at this moment. Raises `Unreadable`."""
+        url = f"{_url(address, self._port)}/metrics"
+        body = await self._http.get(url, at_most=LOAD_BYTES, seconds=LOAD_SECONDS)
+        found = pending(body.decode(errors="replace"))
+        if found is None:
+            raise Unreadable(f"{url} does not say how many requests run and wait")
+        return found
 
     async def _models(self, base: str) -> tuple[tuple[str, ...], int | None] | str:
         """The names and the least length, or why they cannot be read."""

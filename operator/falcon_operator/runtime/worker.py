@@ -21,6 +21,7 @@ from falcon_operator.kube.events import EventRecorder
 from falcon_operator.kube.resources import CONTROLLER_REVISION, DEPLOYMENT, FALCON
 from falcon_operator.observe.engine import PATIENCE_SECONDS, EngineObserver
 from falcon_operator.runtime.cache import Cache, Key
+from falcon_operator.runtime.deletion_costs import DeletionCosts
 from falcon_operator.runtime.executor import Executor, Outcome
 from falcon_operator.runtime.free_gpus import FreeGpus
 from falcon_operator.runtime.nodes import Nodes
@@ -55,6 +56,7 @@ class Reconciler:
         *,
         resync_seconds: float,
         free: FreeGpus | None = None,
+        costs: DeletionCosts | None = None,
         failed: Callable[[Key, str], None] = lambda key, reason: None,
         decision: Decide = decide,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -63,7 +65,7 @@ class Reconciler:
         self._cache, self._queue, self._executor, self._status = cache, queue, executor, status
         self._events, self._observer, self._nodes, self._renderer = events, observer, nodes, renderer
         self._resync, self._decide, self._now, self._jitter = resync_seconds, decision, now, jitter
-        self._failed, self._free = failed, free
+        self._failed, self._free, self._costs = failed, free, costs
         self._known: dict[Key, str] = {}
         # What a look for a free GPU has found, with the generation it was for, until the event has told it.
         self._found: dict[Key, tuple[int | None, Free]] = {}
@@ -80,6 +82,10 @@ class Reconciler:
         if plan.look is not None and self._free is not None:
             self._found[key] = resource["metadata"].get("generation"), await self._free.look(plan.look)
             plan = self._plan(key, resource)
+        if plan.costs and self._costs is not None:
+            await self._costs.write(key[0], plan.costs)
+            if _generation(self._cache.get(FALCON, key)) != _generation(resource):
+                return self._later(None)  # the change has queued it: pods that are wanted again must not go
         refused, fresh = self._executor.refused(key), not self._started(key, uid)
 
         # What pods need and the Deployment go side by side: a pod looks for its volumes a good while later.
@@ -150,6 +156,10 @@ def _in_stages(objects: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]],
     others = [body for body in objects if body["kind"] != CONTROLLER_REVISION.kind]
     first = next((n for n, body in enumerate(others, 1) if body["kind"] == DEPLOYMENT.kind), 0)
     return others[:first], others[first:], records
+
+
+def _generation(resource: Mapping[str, Any] | None) -> int | None:
+    return resource["metadata"].get("generation") if resource is not None else None
 
 
 class Refused(Exception):
