@@ -7,6 +7,8 @@ import contextlib
 import json
 import re
 import signal
+import socket
+import struct
 import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -106,7 +108,9 @@ class Connection:
         return b"".join(parts)
 
     def reset(self) -> None:
-        """End it as a client that died does."""
+        """End it so that the gateway is sent a reset, and none of what is still to be sent."""
+        at_once = struct.pack("ii", 1, 0)
+        self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
         self.writer.transport.abort()
 
     def close(self) -> None:
@@ -177,6 +181,11 @@ class Gateway:
     def tell(self, number: signal.Signals) -> None:
         assert self.process is not None
         self.process.send_signal(number)
+
+    @property
+    def worker(self) -> int:
+        """The process that does the work."""
+        return int(self.log.rpartition("New worker (")[2].partition(")")[0])
 
     async def stop(self) -> None:
         """End it as a test ends: at once."""

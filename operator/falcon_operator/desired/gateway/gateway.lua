@@ -167,7 +167,8 @@ core.register_action("hold", { "http-req" }, function(txn)
 end)
 
 -- Clients that hang up while they wait. HAProxy 3.x does not look at a connection whose request it has read before it
--- looks for a server, nor does 2.6 where the body is larger than the buffer; the kernel knows.
+-- looks for a server, nor does 2.6 where the body is larger than the buffer; the kernel knows. What it cannot know is an end
+-- that the client's own kernel holds back, behind a body for which there is no room here.
 
 local CLOSED = "08" -- by the client; one that has reset its connection is not listed any more
 local missed = {}
