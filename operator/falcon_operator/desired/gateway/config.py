@@ -55,7 +55,8 @@ def _global(settings: GatewaySettings, places: Places) -> str:
 global
   default-path config
   maxconn {CLIENTS + 200}
-  nbthread 2
+  # The engines' limits and the order of the line are exact with one thread only: two count at the same time.
+  nbthread 1
   tune.bufsize {BUFFER_BYTES}
   log stdout format raw local0 info
 .if version_atleast(3.1-dev0)
