@@ -47,6 +47,7 @@ def _global(settings: GatewaySettings, places: Places) -> str:
         "FALCON_HOLD": settings.hold_seconds,
         "FALCON_HELD": settings.own_held,
         "FALCON_LEAVING": f"{places.run}/leaving",
+        "FALCON_SELF": places.successor,
     }
     if settings.keys:
         told["FALCON_KEYS"] = f"{places.run}/keys"

@@ -1,6 +1,6 @@
 -- What HAProxy cannot do by itself: compare keys that change while it runs, and keep requests in one fair line until an
 -- engine has room. FALCON_HOLD, FALCON_HELD: seconds and number of requests; FALCON_KEYS: a file, or unset where no key is
--- asked for; FALCON_LEAVING: a file that is there once the pod leaves.
+-- asked for; FALCON_LEAVING: a file that is there once the pod leaves; FALCON_SELF: address and port of this gateway.
 --
 -- There is one line for "no engine is ready" and for "all are full", first come first served. HAProxy's own queue is not
 -- used: without a server there is none, and 2.6 lets later requests overtake and does not see clients hang up in it.
@@ -14,6 +14,7 @@ local config = {
   held = tonumber(os.getenv("FALCON_HELD")),
   leaving = os.getenv("FALCON_LEAVING"),
   keys = os.getenv("FALCON_KEYS"),
+  self = os.getenv("FALCON_SELF"),
 }
 
 local function now()
@@ -190,6 +191,15 @@ core.register_task(function()
       core.msleep(1 + math.floor((os.clock() - start) * 2000)) -- at most a third of one thread, however long the list is
     end
   end
+end)
+
+-- HAProxy looks behind every chunk whether more has come, a system call each, until it has seen once that the kernel tells
+-- when the other side closes. So one client closes at the start.
+core.register_task(function()
+  core.msleep(1000) -- what this process replaces listens no more
+  local client = core.tcp()
+  client:settimeout(1)
+  if client:connect(config.self) then client:close() end
 end)
 
 core.register_service("held", "http", function(applet)
