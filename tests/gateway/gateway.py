@@ -21,7 +21,7 @@ from tests.gateway.nameserver import HOST, NameServer
 from tests.gateway.wire import Message, read_body, read_chunk, read_head
 from tests.unit.ports import free_port
 
-from falcon_operator.desired.gateway.config import GatewaySettings, Places, gateway_lua, haproxy_cfg
+from falcon_operator.desired.gateway.config import GatewaySettings, Places, beside, haproxy_cfg
 
 IMAGE = Path(__file__).parents[2] / "images/gateway"
 CHAT = "/v1/chat/completions"
@@ -141,7 +141,8 @@ class Gateway:
         self.write(edited(haproxy_cfg(given, self.places), edits or {}))
 
     def write(self, config: str) -> None:
-        (self.folder / "config/gateway.lua").write_text(gateway_lua())
+        for name, text in beside().items():
+            (self.folder / "config" / name).write_text(text)
         fresh = self.folder / "fresh"
         fresh.write_text(config)
         fresh.rename(self.folder / "config/haproxy.cfg")
@@ -185,7 +186,7 @@ class Gateway:
     @property
     def worker(self) -> int:
         """The process that does the work."""
-        return int(self.log.rpartition("New worker (")[2].partition(")")[0])
+        return int(re.findall(r"[Nn]ew worker \((\d+)\)", self.log)[-1])
 
     async def stop(self) -> None:
         """End it as a test ends: at once."""

@@ -5,12 +5,14 @@ Understood alike by HAProxy 2.6 and 3.x.
 
 from __future__ import annotations
 
+from functools import cache
+
 from falcon_operator.api import names
 from falcon_operator.desired.gateway import answers
 from falcon_operator.desired.gateway.answers import Answer
 from falcon_operator.desired.gateway.settings import GatewaySettings, Places, gateway_lua
 
-__all__ = ["GatewaySettings", "Places", "gateway_lua", "haproxy_cfg"]
+__all__ = ["GatewaySettings", "Places", "beside", "haproxy_cfg"]
 
 # A request whose body fits is waited for before it takes an engine's time.
 BUFFER_BYTES = 128 * 1024
@@ -39,6 +41,12 @@ def haproxy_cfg(settings: GatewaySettings, places: Places | None = None) -> str:
         _metrics(places),
     )
     return "\n".join(parts)
+
+
+@cache
+def beside() -> dict[str, str]:
+    """What the configuration names, by the files' names: they lie beside it, and are the same for all."""
+    return {"gateway.lua": gateway_lua(), **answers.FILES}
 
 
 def _global(settings: GatewaySettings, places: Places) -> str:
@@ -96,6 +104,7 @@ resolvers cluster
 
 def _defaults(settings: GatewaySettings) -> str:
     own = "\n".join(f"  http-error {answer.config()}" for answer in answers.OWN)
+    files = "\n".join(f"  errorfile {name.partition('.')[0]} {name}" for name in answers.FILES)
     return f"""\
 defaults
   mode http
@@ -131,6 +140,9 @@ defaults
   timeout http-keep-alive 60s
   timeout queue {max(settings.hold_seconds, 1)}s
 {own}
+.if version_atleast(3.2)
+{files}
+.endif
 """
 
 
