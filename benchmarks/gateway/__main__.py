@@ -59,7 +59,8 @@ def lines(found: Numbers) -> Iterator[tuple[str, bool | None]]:
     if chunks := found.get("chunks"):
         used = {name: one["us_a_chunk"] for name, one in chunks.items()}
         for name, one in chunks.items():
-            what = f"{used[name]:.1f} us of CPU a chunk, " if name != "direct" else ""
+            usual = one["median_us_a_chunk"]
+            what = f"{used[name]:.1f} us of CPU a chunk (median {usual:.1f}), " if name != "direct" else ""
             times = f"p50 {one['lag_p50_ms']:.2f} p99 {one['lag_p99_ms']:.1f} max {one['lag_max_ms']:.0f} ms"
             client = f"client {one['client_us_a_chunk']:.0f} us"
             yield f"{name}: {what}{one['rate']:.0f} chunks/s; chunks under way {times}; {client}", None

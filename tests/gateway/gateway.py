@@ -7,6 +7,8 @@ import contextlib
 import json
 import re
 import signal
+import socket
+import struct
 import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -19,7 +21,7 @@ from tests.gateway.nameserver import HOST, NameServer
 from tests.gateway.wire import Message, read_body, read_chunk, read_head
 from tests.unit.ports import free_port
 
-from falcon_operator.desired.gateway.config import GatewaySettings, Places, gateway_lua, haproxy_cfg
+from falcon_operator.desired.gateway.config import GatewaySettings, Places, beside, haproxy_cfg
 
 IMAGE = Path(__file__).parents[2] / "images/gateway"
 CHAT = "/v1/chat/completions"
@@ -106,7 +108,9 @@ class Connection:
         return b"".join(parts)
 
     def reset(self) -> None:
-        """End it as a client that died does."""
+        """End it so that the gateway is sent a reset, and none of what is still to be sent."""
+        at_once = struct.pack("ii", 1, 0)
+        self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
         self.writer.transport.abort()
 
     def close(self) -> None:
@@ -137,7 +141,8 @@ class Gateway:
         self.write(edited(haproxy_cfg(given, self.places), edits or {}))
 
     def write(self, config: str) -> None:
-        (self.folder / "config/gateway.lua").write_text(gateway_lua())
+        for name, text in beside().items():
+            (self.folder / "config" / name).write_text(text)
         fresh = self.folder / "fresh"
         fresh.write_text(config)
         fresh.rename(self.folder / "config/haproxy.cfg")
@@ -177,6 +182,11 @@ class Gateway:
     def tell(self, number: signal.Signals) -> None:
         assert self.process is not None
         self.process.send_signal(number)
+
+    @property
+    def worker(self) -> int:
+        """The process that does the work."""
+        return int(re.findall(r"[Nn]ew worker \((\d+)\)", self.log)[-1])
 
     async def stop(self) -> None:
         """End it as a test ends: at once."""

@@ -9,7 +9,7 @@ import pytest
 from tests.gateway.gateway import settings
 from tests.gateway.haproxies import HAProxy
 
-from falcon_operator.desired.gateway.config import GatewaySettings, Places, gateway_lua, haproxy_cfg
+from falcon_operator.desired.gateway.config import GatewaySettings, Places, beside, haproxy_cfg
 
 USUAL = settings()
 CASES = {
@@ -23,16 +23,19 @@ CASES = {
 }
 
 
+def write(folder: Path, config: str) -> None:
+    for name, text in {"haproxy.cfg": config, **beside()}.items():
+        (folder / name).write_text(text)
+
+
 @pytest.mark.parametrize("given", CASES.values(), ids=list(CASES))
 def test_haproxy_accepts_it_without_a_warning(haproxy: HAProxy, tmp_path: Path, given: GatewaySettings) -> None:
-    (tmp_path / "haproxy.cfg").write_text(haproxy_cfg(given, replace(Places(), run=str(tmp_path))))
-    (tmp_path / "gateway.lua").write_text(gateway_lua())
+    write(tmp_path, haproxy_cfg(given, replace(Places(), run=str(tmp_path))))
     assert haproxy.check(tmp_path / "haproxy.cfg") == ""
 
 
 def test_what_is_wrong_is_told(haproxy: HAProxy, tmp_path: Path) -> None:
-    (tmp_path / "haproxy.cfg").write_text(haproxy_cfg(USUAL).replace("balance leastconn", "balance evenly"))
-    (tmp_path / "gateway.lua").write_text(gateway_lua())
+    write(tmp_path, haproxy_cfg(USUAL).replace("balance leastconn", "balance evenly"))
     assert "balance" in haproxy.check(tmp_path / "haproxy.cfg")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from http import HTTPStatus
 
 RETRY_SECONDS = 5
 
@@ -20,12 +21,25 @@ class Answer:
 
     def config(self) -> str:
         """The arguments of `http-request return`, and of `http-error` alike."""
-        body = json.dumps(
+        extra = "".join(f" hdr {name} '{value}'" for name, value in self.headers)
+        return f"status {self.status} content-type application/json string '{self._body()}'{extra}"
+
+    def file(self) -> str:
+        """The whole answer as HAProxy sends it off, for `errorfile`."""
+        body = self._body()
+        lines = [
+            f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}",
+            "Content-Type: application/json",
+            f"Content-Length: {len(body)}",
+            "Connection: close",
+        ]
+        return "\r\n".join([*lines, "", body])
+
+    def _body(self) -> str:
+        return json.dumps(
             {"error": {"message": self.message, "type": self.type, "param": None, "code": self.code}},
             separators=(",", ":"),
         )
-        extra = "".join(f" hdr {name} '{value}'" for name, value in self.headers)
-        return f"status {self.status} content-type application/json string '{body}'{extra}"
 
 
 _RETRY = (("Retry-After", str(RETRY_SECONDS)),)
@@ -61,6 +75,10 @@ OWN = (
     Answer(503, _SERVER, "no_engine_ready", "No engine took the request. Try again later.", _RETRY),
     Answer(504, _SERVER, "engine_timeout", "The engine did not answer in time.", _RETRY),
 )
+
+
+# Where there is no request that could be read HAProxy knows files only, from 3.2 on; before, nothing but its own words.
+FILES = {f"{answer.status}.http": answer.file() for answer in OWN if answer.status in (400, 408)}
 
 
 def wrong_method(allowed: str) -> Answer:

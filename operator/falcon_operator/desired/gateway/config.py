@@ -5,12 +5,14 @@ Understood alike by HAProxy 2.6 and 3.x.
 
 from __future__ import annotations
 
+from functools import cache
+
 from falcon_operator.api import names
 from falcon_operator.desired.gateway import answers
 from falcon_operator.desired.gateway.answers import Answer
 from falcon_operator.desired.gateway.settings import GatewaySettings, Places, gateway_lua
 
-__all__ = ["GatewaySettings", "Places", "gateway_lua", "haproxy_cfg"]
+__all__ = ["GatewaySettings", "Places", "beside", "haproxy_cfg"]
 
 # A request whose body fits is waited for before it takes an engine's time.
 BUFFER_BYTES = 128 * 1024
@@ -41,12 +43,19 @@ def haproxy_cfg(settings: GatewaySettings, places: Places | None = None) -> str:
     return "\n".join(parts)
 
 
+@cache
+def beside() -> dict[str, str]:
+    """What the configuration names, by the files' names: they lie beside it, and are the same for all."""
+    return {"gateway.lua": gateway_lua(), **answers.FILES}
+
+
 def _global(settings: GatewaySettings, places: Places) -> str:
     # Variables, since 2.6 passes no arguments to a script.
     told = {
         "FALCON_HOLD": settings.hold_seconds,
         "FALCON_HELD": settings.own_held,
         "FALCON_LEAVING": f"{places.run}/leaving",
+        "FALCON_SELF": places.successor,
     }
     if settings.keys:
         told["FALCON_KEYS"] = f"{places.run}/keys"
@@ -55,7 +64,8 @@ def _global(settings: GatewaySettings, places: Places) -> str:
 global
   default-path config
   maxconn {CLIENTS + 200}
-  nbthread 2
+  # The engines' limits and the order of the line are exact with one thread only: two count at the same time.
+  nbthread 1
   tune.bufsize {BUFFER_BYTES}
   log stdout format raw local0 info
 .if version_atleast(3.1-dev0)
@@ -94,6 +104,7 @@ resolvers cluster
 
 def _defaults(settings: GatewaySettings) -> str:
     own = "\n".join(f"  http-error {answer.config()}" for answer in answers.OWN)
+    files = "\n".join(f"  errorfile {name.partition('.')[0]} {name}" for name in answers.FILES)
     return f"""\
 defaults
   mode http
@@ -129,6 +140,9 @@ defaults
   timeout http-keep-alive 60s
   timeout queue {max(settings.hold_seconds, 1)}s
 {own}
+.if version_atleast(3.2)
+{files}
+.endif
 """
 
 

@@ -1,10 +1,11 @@
 -- What HAProxy cannot do by itself: compare keys that change while it runs, and keep requests in one fair line until an
 -- engine has room. FALCON_HOLD, FALCON_HELD: seconds and number of requests; FALCON_KEYS: a file, or unset where no key is
--- asked for; FALCON_LEAVING: a file that is there once the pod leaves.
+-- asked for; FALCON_LEAVING: a file that is there once the pod leaves; FALCON_SELF: address and port of this gateway.
 --
 -- There is one line for "no engine is ready" and for "all are full", first come first served. HAProxy's own queue is not
 -- used: without a server there is none, and 2.6 lets later requests overtake and does not see clients hang up in it.
--- A request that HAProxy ends (`option abortonclose`) never comes back here, so who waits says until when it will be heard.
+-- A request that HAProxy ends (`option abortonclose`) never comes back here, so who waits says until when it will be heard:
+-- in rounds of the task at the end, which stand still, as all else, while the process gets no time to run.
 
 collectgarbage("setpause", 110) -- a stream keeps its coroutine: collect before as much again has gathered
 
@@ -13,6 +14,7 @@ local config = {
   held = tonumber(os.getenv("FALCON_HELD")),
   leaving = os.getenv("FALCON_LEAVING"),
   keys = os.getenv("FALCON_KEYS"),
+  self = os.getenv("FALCON_SELF"),
 }
 
 local function now()
@@ -64,41 +66,31 @@ end)
 
 local waiting, head, last = {}, 1, 0
 local stopping = false
-local GRACE = 0.5
+local round = 0
+local ROUND, LONGEST_PAUSE = 50, 200 -- milliseconds
+local GRACE = math.ceil(LONGEST_PAUSE / ROUND) + 10
 
 local function advance()
-  local time = now()
-  while head <= last and (not waiting[head] or time > waiting[head].due) do
+  while head <= last and (not waiting[head] or round > waiting[head].due) do
     waiting[head] = nil
     head = head + 1
   end
 end
 
 local function alive()
-  local time, count, oldest = now(), 0, nil
+  local count, oldest = 0, nil
   for id = head, last do
     local entry = waiting[id]
-    if entry and time <= entry.due then
+    if entry and round <= entry.due then
       count, oldest = count + 1, oldest or entry.since
     end
   end
-  return count, oldest and time - oldest or 0
+  return count, oldest and now() - oldest or 0
 end
 
--- Requests that were let go within the last 10 to 20 ms: HAProxy may not have counted them at an engine yet.
-local slot, in_slot, in_slot_before = 0, 0, 0
-
-local function recent()
-  local current = math.floor(now() * 100)
-  if current ~= slot then
-    in_slot_before = current == slot + 1 and in_slot or 0
-    slot, in_slot = current, 0
-  end
-  return in_slot + in_slot_before
-end
-
+-- With the one thread that HAProxy has here, a request that is let go is counted at its engine before anything else runs.
 local function free(txn)
-  return txn.f:be_conn_free("engines") - recent()
+  return txn.f:be_conn_free("engines")
 end
 
 local function refusal(txn)
@@ -133,41 +125,34 @@ local function wait(txn, id, entry)
     if now() - entry.since >= config.hold then return refusal(txn) end
     -- Only the oldest goes. Those that have room too follow a millisecond apart, in their order. Never sleep 0 or less:
     -- HAProxy 3.x does not survive a time to wake that has passed.
-    local pause = place > 0 and place < room and math.min(1 + place, 200) or place < 32 and 20 or 200
-    entry.due = now() + pause / 1000 + GRACE
+    local pause = place > 0 and place < room and math.min(1 + place, LONGEST_PAUSE) or place < 32 and 20 or LONGEST_PAUSE
+    entry.due = round + GRACE
     core.msleep(pause)
     if entry.gone then return "gone" end
-    -- The process may have been too busy to come back in time, and the line gone on without this one.
-    waiting[id], entry.due = entry, now() + GRACE
+    -- HAProxy may have been too busy to come back in time, and the line gone on without this one.
+    waiting[id] = entry
     head = math.min(head, id)
   end
 end
 
 core.register_action("hold", { "http-req" }, function(txn)
   advance()
-  if head > last and free(txn) > 0 then
-    in_slot = in_slot + 1
-    return
-  end
+  if head > last and free(txn) > 0 then return end
   if config.hold == 0 or (last - head + 1 >= config.held and alive() >= config.held) then
     txn:set_var("txn.wait", refusal(txn))
     return
   end
   last = last + 1
-  local id, entry = last, { since = now(), due = now() + GRACE, peer = peer_of(txn) }
+  local id, entry = last, { since = now(), due = round + GRACE, peer = peer_of(txn) }
   waiting[id] = entry
   local result = wait(txn, id, entry)
   waiting[id] = nil
-  if result then
-    txn:set_var("txn.wait", result)
-  else
-    recent()
-    in_slot = in_slot + 1
-  end
+  if result then txn:set_var("txn.wait", result) end
 end)
 
 -- Clients that hang up while they wait. HAProxy 3.x does not look at a connection whose request it has read before it
--- looks for a server, nor does 2.6 where the body is larger than the buffer; the kernel knows.
+-- looks for a server, nor does 2.6 where the body is larger than the buffer; the kernel knows. What it cannot know is an end
+-- that the client's own kernel holds back, behind a body for which there is no room here.
 
 local CLOSED = "08" -- by the client; one that has reset its connection is not listed any more
 local missed = {}
@@ -188,7 +173,7 @@ local function look_at_clients()
   for id, entry in pairs(waiting) do
     local state = entry.peer and states[entry.peer]
     -- The list is not read in one piece, and who came meanwhile is not in it: missing once says nothing.
-    if state == CLOSED or (entry.peer and not state and missed[id]) then entry.gone, entry.due = true, 0 end
+    if state == CLOSED or (entry.peer and not state and missed[id]) then entry.gone, entry.due = true, -1 end
     missing[id] = not state
   end
   missed = missing
@@ -196,7 +181,8 @@ end
 
 core.register_task(function()
   while true do
-    core.msleep(50)
+    core.msleep(ROUND)
+    round = round + 1
     advance()
     if next(waiting) then
       local start = os.clock()
@@ -205,6 +191,15 @@ core.register_task(function()
       core.msleep(1 + math.floor((os.clock() - start) * 2000)) -- at most a third of one thread, however long the list is
     end
   end
+end)
+
+-- HAProxy looks behind every chunk whether more has come, a system call each, until it has seen once that the kernel tells
+-- when the other side closes. So one client closes at the start.
+core.register_task(function()
+  core.msleep(1000) -- what this process replaces listens no more
+  local client = core.tcp()
+  client:settimeout(1)
+  if client:connect(config.self) then client:close() end
 end)
 
 core.register_service("held", "http", function(applet)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 from falcon_operator.api import names
@@ -11,13 +10,13 @@ from falcon_operator.api.base import seconds
 from falcon_operator.api.config import OperatorConfig
 from falcon_operator.api.spec import Spec
 from falcon_operator.desired.canonical import without_none
-from falcon_operator.desired.gateway.config import GatewaySettings, gateway_lua, haproxy_cfg
+from falcon_operator.desired.gateway.config import GatewaySettings, beside, haproxy_cfg
 from falcon_operator.desired.metadata import Owner, child
 
 CONFIG_DIRECTORY = "/etc/falcon-gateway"
 KEYS_DIRECTORY = "/etc/falcon-keys"
 RUN_DIRECTORY = "/run/falcon-gateway"
-CONFIG_FILE, SCRIPT_FILE = "haproxy.cfg", "gateway.lua"
+CONFIG_FILE = "haproxy.cfg"
 # Both are always there: a pod that knows no keys yet, or still does, goes on as it began until it is replaced.
 CONFIG_KEY, CONFIG_WITH_KEYS_KEY = "haproxy.cfg", "haproxy-with-keys.cfg"
 
@@ -52,7 +51,7 @@ def config_map(owner: Owner, settings: GatewaySettings, remembered: str) -> dict
         "v1",
         "ConfigMap",
         names.gateway_name(owner.name),
-        {"data": {CONFIG_KEY: without, CONFIG_WITH_KEYS_KEY: with_keys, SCRIPT_FILE: _script()}},
+        {"data": {CONFIG_KEY: without, CONFIG_WITH_KEYS_KEY: with_keys, **beside()}},
         {names.ANNOTATION_PER_ENGINE: remembered},
         names.COMPONENT_GATEWAY,
     )
@@ -162,7 +161,7 @@ def _container(config: OperatorConfig, settings: GatewaySettings) -> dict[str, A
 def _volumes(owner: Owner, secret: str | None) -> list[dict[str, Any]]:
     items = [
         {"key": CONFIG_WITH_KEYS_KEY if secret else CONFIG_KEY, "path": CONFIG_FILE},
-        {"key": SCRIPT_FILE, "path": SCRIPT_FILE},
+        *({"key": name, "path": name} for name in beside()),
     ]
     found: list[dict[str, Any]] = [
         {"name": "config", "configMap": {"name": names.gateway_name(owner.name), "items": items}},
@@ -176,8 +175,3 @@ def _volumes(owner: Owner, secret: str | None) -> list[dict[str, Any]]:
 def _slots(replicas: int) -> int:
     """Room for the engines and for as many that are on their way in or out; in steps, since each is a reload."""
     return max(_FEWEST_SLOTS, 1 << (2 * replicas - 1).bit_length() if replicas else 0)
-
-
-@cache
-def _script() -> str:
-    return gateway_lua()
