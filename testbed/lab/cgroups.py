@@ -10,7 +10,9 @@ from pathlib import Path
 from .progress import TestbedError
 
 ROOT = Path("/sys/fs/cgroup")
-WANTED = ("cpuset", "cpu", "io", "memory", "hugetlb", "pids")
+# memory comes first: it is refused (EBUSY) as long as the group holds processes. The kernel would let cpuset through,
+# and that makes the group a threaded one, which takes memory no more (EOPNOTSUPP).
+WANTED = ("memory", "cpuset", "cpu", "io", "hugetlb", "pids")
 REQUIRED = {"cpuset", "cpu", "memory", "pids"}
 LEAF = "node"
 

@@ -24,6 +24,8 @@ def test_v1_places_the_node_below_the_callers_own_groups(tmp_path: Path) -> None
 def test_v2_enables_what_is_available_and_not_yet_on() -> None:
     assert cgroups.to_enable("cpuset cpu io memory pids rdma misc", "cpu memory") == ["cpuset", "io", "pids"]
     assert cgroups.to_enable("cpu", "cpu") == []
+    # with any other before it, a group that holds processes would become a threaded one instead of being refused
+    assert cgroups.to_enable("cpuset cpu io memory pids", "")[0] == "memory"
 
 
 def test_two_testbeds_never_share_a_cgroup() -> None:
