@@ -3,8 +3,10 @@
 import uuid
 from collections.abc import Iterator
 
+import httpx
 import pytest
 import yaml
+from tests.cluster import kubeapi
 from tests.node import chart
 from tests.node.harness import ROOT, Kubectl, Resource, wait_for
 
@@ -38,6 +40,13 @@ def kubectl(namespace: Kubectl) -> Iterator[Kubectl]:
 def operator() -> None:
     """The operator, as its own image from its own chart."""
     chart.install("helm")
+
+
+@pytest.fixture
+def client(operator: None) -> Iterator[httpx.Client]:
+    """The API server, with the operator at work."""
+    with kubeapi.connect() as connection:
+        yield connection
 
 
 @pytest.fixture
