@@ -145,12 +145,19 @@ async def roll_gateways(world: World) -> None:
 
 
 async def stop_api(world: World) -> None:
-    """The API server is away."""
-    await command("testbed/component", "stop", "kube-apiserver")
+    """The API server is away.
+
+    The controller-manager is, too: a cluster's loses its lease meanwhile and starts anew, with patience for nodes that have
+    not been able to report. The testbed's has no lease, and would take every node for lost as soon as it sees one again.
+    """
+    away = ("kube-controller-manager", "kube-apiserver")
+    for name in away:
+        await command("testbed/component", "stop", name)
     try:
         await asyncio.sleep(world.outage_seconds)
     finally:
-        await command("testbed/component", "start", "kube-apiserver")
+        for name in reversed(away):
+            await command("testbed/component", "start", name)
     await world.settled(await asyncio.to_thread(world.change))
 
 
