@@ -147,8 +147,8 @@ async def roll_gateways(world: World) -> None:
 async def stop_api(world: World) -> None:
     """The API server is away.
 
-    The controller-manager is, too: a cluster's loses its lease meanwhile and starts anew, with patience for nodes that have
-    not been able to report. The testbed's has no lease, and would take every node for lost as soon as it sees one again.
+    The controller-manager is, too: a cluster's loses its lease meanwhile and starts anew, with patience for nodes that
+    have not been able to report. The testbed's has no lease, and would take every node for lost at once.
     """
     away = ("kube-controller-manager", "kube-apiserver")
     for name in away:
