@@ -173,8 +173,8 @@ def test_without_the_right_to_read_nodes_all_else_works(world: World, start: Sta
 
 
 def test_refuse_waits_for_a_gpu_that_holds_what_is_asked(world: World, start: Start, add_node: AddNode) -> None:
+    add_node(L4)  # before the operator, which else may hear of it after the resource
     start()
-    add_node(L4)
     resource(world, fit="Refuse", replicas=1)
     stalled = wait_for(
         lambda: c if (c := world.condition("web", "Stalled")).get("status") == "True" else None, "Stalled"
