@@ -30,6 +30,7 @@ PACKAGES: dict[str, str | None] = {
     "openssl": "openssl",
     "procps": "ps",
     "runc": "runc",
+    "strace": "strace",
     "util-linux": "nsenter",
 }
 

@@ -22,7 +22,7 @@ async def traced(process: int, file: Path) -> AsyncIterator[None]:
     """Write what a process receives and sends to a file, until it is told to end."""
     program = shutil.which("strace")
     if program is None:
-        pytest.skip("strace is not installed, which tells what HAProxy asks the kernel")
+        pytest.fail("strace is not installed, which tells what HAProxy asks the kernel: run testbed/packages")
     options = ["-f", "-e", "trace=recvfrom,sendto", "-o", str(file), "-p", str(process)]
     strace = await asyncio.create_subprocess_exec(program, *options, stderr=asyncio.subprocess.PIPE)
     assert strace.stderr is not None
