@@ -25,12 +25,17 @@ BEFORE_SECONDS = AFTER_SECONDS = 5.0
 
 @dataclass
 class Row:
-    """What one scenario cost. `may_lose` is 0 for a planned one, and else what the dead process carried."""
+    """What one scenario cost. `may_lose` is 0 for a planned one, and else what the dead process carried.
+
+    Where that was an engine, `victim`, its losses are told by its name: a request that came between the count and the
+    kill is its own, too.
+    """
 
     scenario: Scenario
     tally: Json
     seconds: float
     may_lose: int = 0
+    victim: str = ""
 
     @property
     def lost(self) -> int:
@@ -41,7 +46,8 @@ class Row:
     @property
     def met(self) -> bool:
         """Whether it cost no more than it may."""
-        return self.lost <= self.may_lose and self.tally["requests"] > 0
+        may = self.tally["lost"].get(self.victim, 0) if self.victim else self.may_lose
+        return self.lost <= may and self.tally["requests"] > 0
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,7 @@ async def _disturb(world: World, scenario: Scenario, options: Options) -> Row:
         tally = await clients.end()
     finally:
         clients.kill()
-    return Row(scenario, tally, time.monotonic() - begun, world.carried)
+    return Row(scenario, tally, time.monotonic() - begun, world.carried, world.victim)
 
 
 async def _occupy(client: httpx.Client, cluster: Cluster, scenario: Scenario) -> None:
@@ -138,7 +144,8 @@ def table(rows: list[Row]) -> Iterator[str]:
         times = [f"{t[key]:.2f} s" if t[key] is not None else "-" for key in ("first_max", "first_p50", "first_p99")]
         said = "met" if row.met else "MISSED"
         if not row.scenario.planned:
-            said += f": lost {row.lost} of {row.may_lose} that it carried"
+            own = f", {t['lost'].get(row.victim, 0)} of them its own" if row.victim else ""
+            said += f": lost {row.lost}{own}, of {row.may_lose} that it carried just before"
         counts = (t["requests"], t["ok"], t["failed"], t["truncated"])
         yield form.format(row.scenario.name, *counts, *times, f"{row.seconds:.0f} s", said)
         for example in t["examples"] if row.lost else ():

@@ -44,12 +44,16 @@ os.kill(int(cores[0].name), signal.SIGKILL)
 
 @dataclass
 class World:
-    """A resource that is served, and its spec; `carried` is how many requests a killed process had at its end."""
+    """A resource that is served, and its spec.
+
+    `victim` is the engine that was killed, `carried` how many requests a killed process had just before.
+    """
 
     cluster: Cluster
     spec: Json
     outage_seconds: float = OUTAGE_SECONDS
     carried: int = 0
+    victim: str = ""
 
     async def apply(self, **changes: Any) -> None:
         """Change the resource and wait until nothing of the old spec is left."""
@@ -164,7 +168,8 @@ async def stop_api(world: World) -> None:
 async def kill_engine(world: World) -> None:
     """The core of one engine dies."""
     [first, *_] = await asyncio.to_thread(world.cluster.serving, names.COMPONENT_ENGINE)
-    inside = ("-n", world.cluster.namespace, "exec", first["metadata"]["name"], "--")
+    world.victim = first["metadata"]["name"]
+    inside = ("-n", world.cluster.namespace, "exec", world.victim, "--")
     world.carried = int(await command("testbed/kubectl", *inside, "python3", "-c", KILL_CORE))
     await until(lambda: len(world.cluster.serving(names.COMPONENT_ENGINE)) < world.spec["replicas"], "death", 60)
     await world.settled(await asyncio.to_thread(world.change))

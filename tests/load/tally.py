@@ -23,6 +23,7 @@ class Tally:
 
     kinds: Counter[str] = field(default_factory=Counter)
     servers: Counter[str] = field(default_factory=Counter)
+    lost: Counter[str] = field(default_factory=Counter)  # by the server that had them, "" where none said so
     examples: list[str] = field(default_factory=list)
     firsts: list[float] = field(default_factory=list)
     lags: list[float] = field(default_factory=list)
@@ -41,6 +42,7 @@ class Tally:
             self.servers[outcome.server] += 1
         if outcome.first is not None:
             self.firsts.append(outcome.first)
+        self.lost[outcome.server] += outcome.kind != "ok"
         if outcome.kind != "ok" and self.kinds[outcome.kind] <= SHOWN:
             after = outcome.ended - outcome.began
             where = f" from {outcome.server}" if outcome.server else ""
@@ -50,6 +52,7 @@ class Tally:
         """Another tally comes to this one."""
         self.kinds += other.kinds
         self.servers += other.servers
+        self.lost += other.lost
         self.examples += other.examples
         self.firsts += other.firsts
         self.lags += other.lags
@@ -96,5 +99,6 @@ class Tally:
             "lag_p99": quantile(lags, 0.99),
             "lag_max": lags[-1] if lags else None,
             "servers": dict(self.servers),
+            "lost": {server: count for server, count in self.lost.items() if count},
             "examples": self.examples,
         }
