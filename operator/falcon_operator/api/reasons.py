@@ -142,6 +142,12 @@ class Reason(StrEnum):
     GATEWAY_NOT_READY = "GatewayNotReady"
     API_MISSING = "APIMissing"
 
+    # AutoscalingActive.
+    SCALING_ACTIVE = "ScalingActive"
+    SCALED_EXTERNALLY = "ScaledExternally"
+    METRICS_UNKNOWN = "MetricsUnknown"
+    SCALING_PAUSED = "ScalingPaused"
+
     # UpToDate.
     UP_TO_DATE = "UpToDate"
     ADOPTION_AVAILABLE = "AdoptionAvailable"
