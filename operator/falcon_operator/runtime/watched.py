@@ -117,7 +117,8 @@ class Watched:
 
     def close(self) -> None:
         """Ask nothing more, and decide nothing."""
-        for source in (*self._gateways.values(), *self._engines.values()):
+        sources: list[Source[Any]] = [*self._gateways.values(), *self._engines.values()]
+        for source in sources:
             source.close()
         if self._later is not None:
             self._later.cancel()
