@@ -77,6 +77,7 @@ class Server:
                 writer.write(said)
                 await writer.drain()
         self.writers.discard(writer)
+        self.news.set()
         writer.close()
 
 
