@@ -88,6 +88,7 @@ class Operator:
         )
         self.workers = Workers(self.queue, reconciler, self.metrics, count=config.workers)
         self.metrics.export_resources(lambda: list(self.cache.all(FALCON)))
+        self.metrics.export_scaling(self.autoscaler.figures)
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT; raises when a part fails, so that the process is started anew."""

@@ -7,7 +7,8 @@ from math import sqrt
 
 # The longest first. A shorter one counts only where chance does not explain what it has beyond a longer one.
 WINDOWS = (60.0, 30.0, 15.0, 8.0, 4.0, 2.0)
-_DEVIATIONS = 3.5
+# In deviations.
+_CERTAIN, _LUCK = 4.5, 1.0
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,16 @@ class Arrivals:
         if not self.looks:
             return 0.0
         longest = min(max(now - self.looks[0][0], WINDOWS[-1]), WINDOWS[0])
-        found = self._within(longest, now) / longest
-        for window in WINDOWS:
-            count = self._within(window, now) if window < longest else 0.0
-            if count - found * window > _DEVIATIONS * sqrt(max(found * window, 1.0)):
-                found = count / window
-        return found
+        usual = self._within(longest, now) / longest
+        counts = [(window, self._within(window, now)) for window in WINDOWS if window < longest]
+        # By how many deviations each shorter window has more than usual.
+        signs = [(count - usual * window) / sqrt(max(usual * window, 1.0)) for window, count in counts]
+        most = max(signs, default=0.0)
+        if most < _CERTAIN:
+            return usual
+        # Something has changed: since about then, or later; what is left of it without good luck counts.
+        since = counts[signs.index(most) :]
+        return max(usual, *((count - _LUCK * sqrt(count)) / window for window, count in since))
 
     def _within(self, window: float, now: float) -> float:
         """Requests of the last so many seconds; between two looks they came evenly."""

@@ -20,8 +20,11 @@ _GAP_SECONDS = 60.0
 _MEAN_SECONDS = 8.0
 # Engines are added where they would be used more than half way between the target and all of the time.
 _UP = 0.5
+# Fewer are kept where they would have been used less than so far between them for the whole window.
+_DOWN = 0.33
 # An engine that is used so much of the time still keeps up: short peaks may do that.
 _PEAK_USE = 0.95
+_AGAIN_USE = 1.0
 # Engines are removed once in so many seconds, and at most such a part of them.
 _DOWN_SECONDS, _DOWN_SHARE = 60.0, 0.25
 _ALMOST = 1e-6
@@ -45,6 +48,8 @@ def decide(signals: Signals, fleet: Fleet, config: Config, state: State, now: fl
     decision = _decision(sight, load, fleet, config, state, now)
     if decision.replicas < fleet.replicas:
         state = replace(state, removed=now)
+    if decision.replicas > fleet.replicas:
+        state = replace(state, added=now)
     return decision, state
 
 
@@ -88,8 +93,8 @@ def _decision(sight: Sight, load: Demand, fleet: Fleet, config: Config, state: S
         return Decision(down, words.enough(load, config), sight.words, _bound(down, config), demand=load.both)
     if sight.half:
         return Decision(fleet.replicas, words.half(sight), sight.words, Limit.METRICS, demand=load.both)
-    waited = state.removed is None or not 0 <= now - state.removed < _DOWN_SECONDS
-    if now - state.since < window_of(config) or not waited:
+    waited = state.removed is None or now - state.removed >= _DOWN_SECONDS
+    if now - max(state.since, state.added or state.since) < window_of(config) or not waited:
         reason = words.window(window_of(config))
         return Decision(fleet.replicas, reason, sight.words, Limit.WINDOW, demand=load.both)
     at_most = max(1, math.floor(fleet.replicas * _DOWN_SHARE))
@@ -104,9 +109,13 @@ def _up(sight: Sight, load: Demand, fleet: Fleet, config: Config) -> int:
         return max(1, _engines(load, config)) if awake else 0
     if not fleet.has_served:
         return fleet.replicas  # more of what has never worked would not work either
-    bearable = config.target + (1 - config.target) * _UP
-    crowded = load.steady / bearable + load.backlog > fleet.replicas + _ALMOST
+    crowded = load.steady / _use(config, _UP) + load.backlog > fleet.replicas + _ALMOST
     return max(fleet.replicas, _engines(load, config)) if crowded else fleet.replicas
+
+
+def _use(config: Config, share: float) -> float:
+    """A use between the target and all of the time."""
+    return config.target + (1 - config.target) * share
 
 
 def _engines(load: Demand, config: Config) -> int:
@@ -118,7 +127,9 @@ def _down(load: Demand, fleet: Fleet, config: Config, state: State, now: float) 
     if fleet.replicas <= config.min_replicas:
         return fleet.replicas
     seen = state.history.summary
-    kept = max(seen.usual / config.target, seen.peak / _PEAK_USE, seen.again / _PEAK_USE, load.both / config.target)
+    kept = max(
+        seen.busiest / _use(config, _DOWN), seen.peak / _PEAK_USE, seen.again / _AGAIN_USE, load.both / config.target
+    )
     whole = math.ceil(kept - _ALMOST)
     return min(fleet.replicas, max(whole, 1, config.min_replicas))
 

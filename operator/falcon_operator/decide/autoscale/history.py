@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 SLICE = 10.0
 SPAN = 3600.0
 _SLICES = int(SPAN / SLICE)
-# Of the window, so much stays below what is kept for good; and of the last hour, which may come again.
-USUAL, AGAIN = 0.75, 0.95
+# What is needed only for a moment may be late.
+MINUTE = 60.0
+# Of the last hour, so much stays below what may come again.
+AGAIN = 0.95
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,8 @@ class Slice:
 class Summary:
     """What the finished slices say, in engines."""
 
-    usual: float = 0.0  # of the window, what most of it stayed below
-    peak: float = 0.0  # of the window
+    busiest: float = 0.0  # of the window's minutes, the mean of the busiest
+    peak: float = 0.0  # of the window, its highest look
     again: float = 0.0  # of the hour, what almost all of it stayed below
 
 
@@ -64,11 +66,23 @@ class History:
         begin = int((now - self.window) // self.width)
         window = [s for s in kept if s.number >= begin]
         summary = Summary(
-            usual=quantile([s.mean for s in window], USUAL),
+            busiest=_busiest([s.mean for s in window], max(1, int(MINUTE / self.width))),
             peak=max((s.peak for s in window), default=0.0),
             again=quantile([s.mean for s in kept], AGAIN),
         )
         return replace(self, slices=(*kept, *new), summary=summary)
+
+
+def _busiest(means: list[float], many: int) -> float:
+    """The highest mean of so many in a row; of all where there are fewer."""
+    if not means:
+        return 0.0
+    many = min(many, len(means))
+    found = total = sum(means[:many])
+    for leaves, comes in zip(means, means[many:], strict=False):
+        total += comes - leaves
+        found = max(found, total)
+    return found / many
 
 
 def quantile(values: list[float], share: float) -> float:

@@ -71,7 +71,7 @@ def _restarted(before: EngineSample, now: EngineSample) -> bool:
 
 def _lengths(evidence: Evidence, before: EngineSample, now: EngineSample) -> Evidence:
     ended = now.finished - before.finished
-    begun = max(ended + now.running + now.waiting - before.running - before.waiting, 0.0)
+    begun = ended + now.running + now.waiting - before.running - before.waiting
     fade = 0.5 ** (max(begun, ended) / _REQUESTS)
     return replace(
         evidence,

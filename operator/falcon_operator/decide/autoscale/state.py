@@ -23,3 +23,4 @@ class State:
     looked: float | None = None  # when load was last known
     requested: float | None = None  # when a request was last there
     removed: float | None = None  # when engines were last removed
+    added: float | None = None  # when engines were last added
