@@ -97,7 +97,8 @@ def condition(
     found, decision = observed or {}, current(there, scaling)
     number = found.get("desiredReplicas", 0)
     if decision is not None and decision.unknown is not None:
-        return "False", *decision.unknown
+        reason, words = decision.unknown
+        return "False", reason, words + _remark(spec)
     if decision is None:
         # An operator that has just started knows nothing yet; what is on record goes on to be true as far as it can.
         before = live.get(ConditionType.AUTOSCALING_ACTIVE, {})
