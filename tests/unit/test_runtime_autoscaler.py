@@ -17,7 +17,6 @@ from falcon_operator.decide.autoscale.engine_law import Learned
 from falcon_operator.decide.autoscale.state import State
 from falcon_operator.decide.autoscale.types import Config, Decision, Fleet, Limit, Signals
 from falcon_operator.decide.types import Watch
-from falcon_operator.observe import gateway as gateways
 from falcon_operator.runtime import sources, watched
 from falcon_operator.runtime.autoscaler import Autoscaler
 from falcon_operator.runtime.watched import Figures
@@ -96,7 +95,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         (sources, "AGAIN_SECONDS", 0.1),
         (sources, "PATIENT_SECONDS", 0.5),
         (sources, "TURNS", 100),
-        (gateways, "CONNECT_SECONDS", 0.3),
     ):
         monkeypatch.setattr(module, name, value)
 
@@ -242,12 +240,8 @@ async def test_a_pod_that_was_replaced_is_another_source(pair: Pair) -> None:
 async def test_an_idle_resource_waits_for_news_and_wakes_at_once(pair: Pair) -> None:
     first, second, setting = pair
     setting.autoscaler.want(KEY, watch(first, second))
-    await setting.until(lambda: first.polls > 0 or second.polls > 0)
-    async with asyncio.timeout(20):
-        while not (first.polls and second.polls):
-            await (first if not first.polls else second).until_asked(
-                1 + len((first if not first.polls else second).asked)
-            )
+    for gateway in (first, second):
+        await _until_asked(gateway, lambda gateway=gateway: gateway.polls > 0)  # type: ignore[misc]
     assert first.asked[-1] == "/load?arrived=0"
     count, asked = len(setting.looks), len(second.asked)
     first.tell(held=1, arrived=1)
@@ -258,7 +252,7 @@ async def test_an_idle_resource_waits_for_news_and_wakes_at_once(pair: Pair) -> 
     assert setting.signals.problem is None
     first.tell(held=0, in_flight=0)
     polls = first.polls
-    await setting.until(lambda: first.polls > polls)
+    await _until_asked(first, lambda: first.polls > polls)
     assert first.asked[-1] == "/load?arrived=1"
 
 
@@ -338,7 +332,7 @@ async def test_engines_behind_gateways_are_asked_while_there_is_load(pair: Pair)
     await setting.until(lambda: bool(setting.looks) and len(setting.signals.engines) == 1)
     assert setting.signals.engines_expected == 1
     first.tell(in_flight=0)
-    await setting.until(lambda: first.polls > 0)
+    await _until_asked(first, lambda: first.polls > 0)
     asked = len(engine.asked)
     first.tell(in_flight=1, arrived=1)
     await engine.until_asked(asked + 1)
@@ -369,6 +363,26 @@ async def test_a_plan_is_asked_for_once_for_each_change(pair: Pair) -> None:
     setting.changed.clear()
     await setting.looks_more(8)
     assert setting.changed == []
+
+
+async def test_a_number_that_somebody_else_has_set_is_set_right(pair: Pair) -> None:
+    first, _, setting = pair
+    first.tell(in_flight=1)
+    setting.decision = lambda *_: Decision(5, "More.", "all")
+    setting.autoscaler.want(KEY, watch(first))
+    await setting.until(lambda: setting.changed != [])
+    assert (scaling := setting.autoscaler.scaling(KEY)) is not None
+    assert (scaling.decision.replicas, scaling.seen) == (5, 2)
+    setting.changed.clear()
+    setting.autoscaler.want(KEY, watch(first, fleet=Fleet(5, 2)))  # as a plan that was carried out
+    await setting.looks_more(3)
+    assert setting.changed == []
+    assert (scaling := setting.autoscaler.scaling(KEY)) is not None
+    assert scaling.seen == 5
+    setting.autoscaler.want(KEY, watch(first, fleet=Fleet(1, 1)))  # what it was told is of five, and says nothing here
+    await setting.until(lambda: setting.changed != [])
+    assert (scaling := setting.autoscaler.scaling(KEY)) is not None
+    assert (scaling.decision.replicas, scaling.seen) == (5, 1)
 
 
 async def test_words_that_change_all_the_time_ask_for_few_plans(pair: Pair) -> None:
@@ -534,6 +548,21 @@ async def test_what_is_forgotten_is_not_asked_and_begins_anew(pair: Pair) -> Non
     setting.autoscaler.want(KEY, watch(first, second))
     await setting.until(lambda: len(setting.states) > states)
     assert setting.states[states].looked is None
+
+
+async def test_a_process_that_was_late_itself_blames_nobody(pair: Pair) -> None:
+    first, second, setting = pair
+    for gateway in (first, second):
+        gateway.tell(in_flight=1)
+    setting.autoscaler.want(KEY, watch(first, second))
+    await setting.looks_more(3)
+    connections = first.connections, second.connections
+    for _ in range(3):
+        count = len(setting.looks)
+        time.sleep(0.8)  # noqa: ASYNC251  # nothing runs meanwhile: that is what this test is of
+        await setting.looks_more(2)
+        assert all(signals.problem is None for signals, _, _ in setting.looks[count:])
+    assert (first.connections, second.connections) == connections
 
 
 async def test_many_resources_do_not_beat_at_once() -> None:
