@@ -22,7 +22,7 @@ from falcon_operator.api import names
 Json = dict[str, Any]
 SETTLE_SECONDS = 120.0
 SEQUENCES = 8
-# Tokens of 8 sequences come each 40 ms, and each prompt token takes 0.125 ms: as heavy as a busy GPU, and cheap to play.
+# 8 sequences get a token each 40 ms, and a prompt token takes 0.125 ms: as heavy as a busy GPU, and cheap to play.
 STEP, EACH, PROMPT_RATE = 0.02, 0.0025, 8000.0
 LOAD_SECONDS = 1.0
 
