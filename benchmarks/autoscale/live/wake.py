@@ -78,19 +78,23 @@ async def wakes(client: httpx.Client, repeats: int) -> list[Wake]:
         return [await wake(resource) for _ in range(repeats)]
 
 
-async def race(client: httpx.Client, rounds: int, seed: int) -> list[Outcome]:
+async def race_on(resource: Scaled, rounds: int, seed: int) -> list[Outcome]:
     """Requests at random moments around the scaling to zero, each after the answers of those before."""
     random, outcomes = Random(seed), list[Outcome]()
-    async with scaled(client, AUTOSCALING) as resource:
-        for _ in range(rounds):
-            # what was answered last is the last request, and the time until zero runs from about then
-            moment = ZERO_SECONDS + random.uniform(-BEFORE, AFTER)
-            burst = [Arrival(moment + random.uniform(0.0, 0.5), TOKENS) for _ in range(AT_ONCE)]
-            outcomes += await resource.ask(*sorted(burst, key=lambda arrival: arrival.at))
+    for _ in range(rounds):
+        # what was answered last is the last request, and the time until zero runs from about then
+        moment = ZERO_SECONDS + random.uniform(-BEFORE, AFTER)
+        burst = [Arrival(moment + random.uniform(0.0, 0.5), TOKENS) for _ in range(AT_ONCE)]
+        outcomes += await resource.ask(*sorted(burst, key=lambda arrival: arrival.at))
     return outcomes
 
 
 async def races(client: httpx.Client, resources: int, rounds: int) -> list[Outcome]:
     """Several resources side by side."""
-    found = await asyncio.gather(*(race(client, rounds, seed) for seed in range(resources)))
+
+    async def one(seed: int) -> list[Outcome]:
+        async with scaled(client, AUTOSCALING) as resource:
+            return await race_on(resource, rounds, seed)
+
+    found = await asyncio.gather(*map(one, range(resources)))
     return [outcome for outcomes in found for outcome in outcomes]
