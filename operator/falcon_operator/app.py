@@ -22,6 +22,7 @@ from falcon_operator.kube.events import EventRecorder
 from falcon_operator.kube.resources import FALCON
 from falcon_operator.launcher import make_renderer
 from falcon_operator.observe.engine import EngineObserver
+from falcon_operator.runtime.autoscaler import Autoscaler
 from falcon_operator.runtime.cache import Cache
 from falcon_operator.runtime.deletion_costs import DeletionCosts
 from falcon_operator.runtime.executor import Executor
@@ -56,6 +57,7 @@ class Operator:
         self.client = KubeClient(connection, self.metrics)
         self.events = EventRecorder(self.client, socket.gethostname())
         self.observer = EngineObserver(self.queue.add)
+        self.autoscaler = Autoscaler(self.queue.add)
         self.sweeper = Sweeper(
             self.client,
             self.cache,
@@ -81,10 +83,12 @@ class Operator:
             resync_seconds=config.resync_seconds,
             free=FreeGpus(self.client),
             costs=DeletionCosts(self.client, self.observer.load),
+            autoscaler=self.autoscaler,
             failed=self.metrics.failed,
         )
         self.workers = Workers(self.queue, reconciler, self.metrics, count=config.workers)
         self.metrics.export_resources(lambda: list(self.cache.all(FALCON)))
+        self.metrics.export_scaling(self.autoscaler.figures)
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT; raises when a part fails, so that the process is started anew."""
@@ -93,6 +97,7 @@ class Operator:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.client.close)
             stack.push_async_callback(self.observer.close)
+            stack.push_async_callback(self.autoscaler.close)
             await stack.enter_async_context(
                 serving(self._config.listen_port, self.metrics, health=self._health, readiness=self._readiness)
             )

@@ -225,8 +225,8 @@ class Gateway:
             writer.close()
 
     async def figure(self, name: str) -> float:
-        """Read one figure of /held."""
-        match = re.search(rf"^{name} (\S+)$", await self.fetch("/held"), re.MULTILINE)
+        """Read one figure of /load."""
+        match = re.search(rf"^{name} (\S+)$", await self.fetch("/load"), re.MULTILINE)
         assert match is not None
         return float(match[1])
 

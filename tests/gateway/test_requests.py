@@ -247,7 +247,7 @@ async def test_an_engine_that_ends_before_it_answers_is_a_502_and_asked_once(sta
     server.close()
 
 
-@pytest.mark.parametrize("page", ["/metrics", "/held", "/healthz"])
+@pytest.mark.parametrize("page", ["/metrics", "/held", "/load", "/healthz"])
 async def test_probes_and_figures_are_not_open_to_clients(start: Start, page: str) -> None:
     gateway = await start()
     assert await gateway.fetch(page)

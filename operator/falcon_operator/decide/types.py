@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from falcon_operator.decide.autoscale.engine_law import Learned
+from falcon_operator.decide.autoscale.types import Config, Decision, Fleet
 from falcon_operator.decide.free_gpus import Free, Wanted
 from falcon_operator.decide.nodes import NodeIndex
 from falcon_operator.decide.pods import Pod
 from falcon_operator.decide.report import CacheFigures, Report
 from falcon_operator.desired.renderer import Launcher, Renderer
 
-__all__ = ["EngineFacts", "Event", "Launcher", "ObjectRef", "Plan", "Renderer", "Snapshot"]
+__all__ = ["EngineFacts", "Event", "Launcher", "ObjectRef", "Plan", "Renderer", "Scaling", "Snapshot", "Watch"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,27 @@ class EngineFacts:
     cache: CacheFigures | None = None  # as `/metrics` states it
     restarts: int = 0  # the start of the container that all this is of
     serving: bool = True  # False: the engine still starts, and only its launcher was asked
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """What the autoscaler says of one resource: its newest decision, and what it has learned so far."""
+
+    decision: Decision
+    learned: Learned
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What the autoscaler is to look at: made anew by each plan. The fleet's ages are those of this moment."""
+
+    config: Config
+    fleet: Fleet
+    gateways: tuple[Pod, ...]  # that are Ready, and active
+    engines: tuple[Pod, ...]  # that are Ready, and active
+    learned: Mapping[str, Any] | None = None  # `status.autoscaling.learned`: where an operator begins anew
+    native: bool = True  # False: somebody else sets the number, and what is decided here is shown only
+    version: str | None = None  # of the engines, as far as known: it says what their metrics are called
 
 
 @dataclass(frozen=True)
@@ -49,6 +72,7 @@ class Snapshot:
     refused: Mapping[str, str] = field(default_factory=dict)
     free: Free | None = None  # whether a GPU is free, where that was looked for just now
     nodes: NodeIndex | None = None  # None where the operator may not read nodes
+    scaling: Scaling | None = None  # None where there is no autoscaling, or nothing has been decided yet
 
 
 @dataclass(frozen=True)
@@ -84,3 +108,4 @@ class Plan:
     observe: tuple[str, ...]
     look: Wanted | None = None  # the free GPU to be looked for before any of this is done
     costs: tuple[Pod, ...] = ()  # whose deletion costs are to be written before any of this is done
+    autoscale: Watch | None = None  # None: the number of engines is not the autoscaler's to find

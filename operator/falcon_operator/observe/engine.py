@@ -17,7 +17,7 @@ from falcon_operator.decide.pods import Pod
 from falcon_operator.decide.report import CacheFigures, Report
 from falcon_operator.decide.types import EngineFacts
 from falcon_operator.observe import exposition, report
-from falcon_operator.observe.http import Http, Unreadable
+from falcon_operator.observe.http import Http, Unreadable, url_of
 
 BODY_BYTES = 256 * 1024
 AT_ONCE = 8
@@ -144,7 +144,7 @@ class EngineObserver:
 
     async def read(self, uid: str, address: str, restarts: int = 0) -> EngineFacts:
         """Ask one engine; whatever it answers, the result is facts or a sentence."""
-        base = _url(address, self._port)
+        base = url_of(address, self._port)
         said, models = await asyncio.gather(self._report(address), self._models(base))
         before = self.facts.get(uid)
         if said is None and before is not None and before.restarts == restarts:
@@ -158,7 +158,7 @@ class EngineObserver:
 
     async def load(self, address: str) -> float:
         """How many requests run and wait in an engine at this moment. Raises `Unreadable`."""
-        url = f"{_url(address, self._port)}/metrics"
+        url = f"{url_of(address, self._port)}/metrics"
         body = await self._http.get(url, at_most=LOAD_BYTES, seconds=LOAD_SECONDS)
         found = pending(body.decode(errors="replace"))
         if found is None:
@@ -187,7 +187,7 @@ class EngineObserver:
 
     async def _report(self, address: str) -> Report | None:
         """Launchers of older revisions have no report, and that is no error."""
-        url = f"{_url(address, self._launcher_port)}/report"
+        url = f"{url_of(address, self._launcher_port)}/report"
         try:
             return report.parse(await self._http.get(url, at_most=report.BODY_BYTES, seconds=LAUNCHER_SECONDS))
         except Unreadable:
@@ -209,7 +209,3 @@ class EngineObserver:
             return json.loads(body)
         except (ValueError, RecursionError) as error:
             raise Unreadable(f"{url} answered with something that is not JSON") from error
-
-
-def _url(address: str, port: int) -> str:
-    return f"http://{f'[{address}]' if ':' in address else address}:{port}"

@@ -43,13 +43,14 @@ def _labels(body: bytes, names: Sequence[str]) -> Mapping[str, str] | None:
         return None
     either = "|".join(map(re.escape, names))
     for sample in re.finditer(rf"^(?:{either})\{{([^\n]{{0,{_LABELS_CHARACTERS}}})\}} ".encode(), body, re.MULTILINE):
-        found = _pairs(sample[1].decode(errors="replace"))
+        found = pairs(sample[1].decode(errors="replace"))
         if found is not None:
             return found
     return None
 
 
-def _pairs(inside: str) -> Mapping[str, str] | None:
+def pairs(inside: str) -> Mapping[str, str] | None:
+    """The labels of one sample; None where they cannot be read."""
     found: dict[str, str] = {}
     position = 0
     while position < len(inside):

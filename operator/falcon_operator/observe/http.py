@@ -19,17 +19,21 @@ class Unreadable(Exception):
 
 
 class Http:
-    """A client whose connections are closed after each answer: a pod is asked a few times in its life."""
+    """A client whose connections are closed after each answer: a pod is asked seldom, or a few times in its life.
 
-    def __init__(self) -> None:
+    `at_once` questions are open at most; others wait for their turn.
+    """
+
+    def __init__(self, *, at_once: int = 100) -> None:
         self._session: aiohttp.ClientSession | None = None
+        self._at_once = at_once
 
     async def get(self, url: str, *, at_most: int, seconds: float = 5.0) -> bytes:
         """The body of an answer with status 200 of up to `at_most` bytes. Raises `Unreadable`."""
         if self._session is None:
             # Unpacking is left out: a small answer could become a large one.
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(force_close=True),
+                connector=aiohttp.TCPConnector(force_close=True, limit=self._at_once),
                 headers={"Accept-Encoding": "identity"},
                 auto_decompress=False,
             )
@@ -44,7 +48,7 @@ class Http:
                     if len(body) > at_most:
                         raise Unreadable(f"{url} answered with more than {at_most // 1024} KiB")
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise Unreadable(f"{url} does not answer: {_why(error)}") from error
+            raise Unreadable(f"{url} does not answer: {why(error)}") from error
         return bytes(body)
 
     async def close(self) -> None:
@@ -53,7 +57,13 @@ class Http:
             await self._session.close()
 
 
-def _why(error: Exception) -> str:
+def url_of(address: str, port: int) -> str:
+    """The address of an HTTP server on a pod."""
+    return f"http://{f'[{address}]' if ':' in address else address}:{port}"
+
+
+def why(error: Exception) -> str:
+    """What went wrong on the way, in a few words that are the same for the same problem."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
     reason = getattr(error, "os_error", error)

@@ -14,12 +14,13 @@ from typing import Any
 from falcon_operator.decide.events import ENGINE_FAILURE
 from falcon_operator.decide.free_gpus import Free
 from falcon_operator.decide.reconcile import decide
-from falcon_operator.decide.types import Plan, Renderer, Snapshot
+from falcon_operator.decide.types import Plan, Renderer, Snapshot, Watch
 from falcon_operator.kube.apply import controller_uid
 from falcon_operator.kube.errors import ApiError
 from falcon_operator.kube.events import EventRecorder
 from falcon_operator.kube.resources import CONTROLLER_REVISION, DEPLOYMENT, FALCON
 from falcon_operator.observe.engine import PATIENCE_SECONDS, EngineObserver
+from falcon_operator.runtime.autoscaler import Autoscaler
 from falcon_operator.runtime.cache import Cache, Key
 from falcon_operator.runtime.deletion_costs import DeletionCosts
 from falcon_operator.runtime.executor import Executor, Outcome
@@ -57,6 +58,7 @@ class Reconciler:
         resync_seconds: float,
         free: FreeGpus | None = None,
         costs: DeletionCosts | None = None,
+        autoscaler: Autoscaler | None = None,
         failed: Callable[[Key, str], None] = lambda key, reason: None,
         decision: Decide = decide,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -65,7 +67,7 @@ class Reconciler:
         self._cache, self._queue, self._executor, self._status = cache, queue, executor, status
         self._events, self._observer, self._nodes, self._renderer = events, observer, nodes, renderer
         self._resync, self._decide, self._now, self._jitter = resync_seconds, decision, now, jitter
-        self._failed, self._free, self._costs = failed, free, costs
+        self._failed, self._free, self._costs, self._autoscaler = failed, free, costs, autoscaler
         self._known: dict[Key, str] = {}
         # What a look for a free GPU has found, with the generation it was for, until the event has told it.
         self._found: dict[Key, tuple[int | None, Free]] = {}
@@ -76,6 +78,7 @@ class Reconciler:
         if resource is None or resource["metadata"]["uid"] != self._known.get(key, resource["metadata"]["uid"]):
             self._forget(key)
         if resource is None or resource["metadata"].get("deletionTimestamp"):
+            self._watch(key, None)
             return None  # its children are collected through their owner references
         uid = self._known[key] = resource["metadata"]["uid"]
         plan = self._plan(key, resource)
@@ -135,7 +138,16 @@ class Reconciler:
         generation, free = self._found.get(key, (None, None))
         if generation == resource["metadata"].get("generation"):
             snapshot = replace(snapshot, free=free)
-        return self._decide(snapshot, self._renderer, self._now())
+        if self._autoscaler is not None:
+            snapshot = replace(snapshot, scaling=self._autoscaler.scaling(key))
+        plan = self._decide(snapshot, self._renderer, self._now())
+        self._watch(key, plan.autoscale)
+        return plan
+
+    def _watch(self, key: Key, watch: Watch | None) -> None:
+        """Tell the autoscaler what is there, whatever becomes of the plan: it must not go by an older fleet."""
+        if self._autoscaler is not None:
+            self._autoscaler.want(key, watch)
 
     def _started(self, key: Key, uid: str) -> bool:
         deployment = self._cache.get(DEPLOYMENT, key)
@@ -144,6 +156,7 @@ class Reconciler:
     def _forget(self, key: Key) -> None:
         uid = self._known.pop(key, None)
         self._found.pop(key, None)
+        self._watch(key, None)
         self._executor.forget(key)
         self._queue.forget(key)
         if uid is not None:

@@ -20,6 +20,7 @@ from prometheus_client.process_collector import ProcessCollector
 from falcon_operator import __version__
 from falcon_operator.api.names import KIND
 from falcon_operator.telemetry.resources import Resources
+from falcon_operator.telemetry.scaling import Scaling, Source
 
 # Dashboards made for kubebuilder's operators select by these labels.
 CONTROLLER = KIND.lower()
@@ -112,6 +113,8 @@ class Metrics:
         )
         self._resources = Resources()
         registry.register(self._resources)
+        self._scaling = Scaling()
+        registry.register(self._scaling)
         self.loop_lag = Gauge("falcon_event_loop_lag_seconds", "How late the event loop last was.", registry=registry)
 
     def request(self, method: str, code: str, host: str, seconds: float) -> None:
@@ -144,6 +147,10 @@ class Metrics:
     def export_resources(self, resources: Callable[[], Iterable[Mapping[str, Any]]]) -> None:
         """Export each resource's state; read at scrape time, so that a series vanishes with its resource."""
         self._resources.source = resources
+
+    def export_scaling(self, source: Source) -> None:
+        """Export what the autoscaler knows and wants; read at scrape time."""
+        self._scaling.source = source
 
     def render(self) -> bytes:
         """The exposition text."""

@@ -3,16 +3,156 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
+from falcon_operator.api.reasons import Reason
+from falcon_operator.decide.autoscale import words
+from falcon_operator.decide.autoscale.demand import Demand, demand
+from falcon_operator.decide.autoscale.history import History
+from falcon_operator.decide.autoscale.learning import learn
+from falcon_operator.decide.autoscale.sight import Sight, look
 from falcon_operator.decide.autoscale.state import State
 from falcon_operator.decide.autoscale.types import Config, Decision, Fleet, Limit, Signals
 
+# After a pause in which nothing was seen, what was seen before says nothing: an operator slept, or its clock jumped.
+_GAP_SECONDS = 60.0
+# Requests in flight are averaged over so many seconds.
+_MEAN_SECONDS = 8.0
+# Engines are added where they would be used more than half way between the target and all of the time.
+_UP = 0.5
+# Fewer are kept where they would have been used less than so far between them for the whole window.
+_DOWN = 0.33
+# An engine that is used so much of the time still keeps up: short peaks may do that.
+_PEAK_USE = 0.95
+_AGAIN_USE = 1.0
+# Engines are removed once in so many seconds, and at most such a part of them.
+_DOWN_SECONDS, _DOWN_SHARE = 60.0, 0.25
+_ALMOST = 1e-6
+
 
 def decide(signals: Signals, fleet: Fleet, config: Config, state: State, now: float) -> tuple[Decision, State]:
-    """One look; the same inputs give the same answer."""
-    busy = sum(s.in_flight + s.held for s in signals.gateways.values())
-    busy = busy or sum(s.running + s.waiting for s in signals.engines.values())
-    demand = busy / config.per_engine
-    wanted = min(max(math.ceil(demand / config.target), config.min_replicas, fleet.replicas), config.max_replicas)
-    limited = Limit.MAX_REPLICAS if wanted == config.max_replicas else None
-    return Decision(wanted, f"{busy:.0f} requests.", "gateways", limited, demand=demand), state
+    """One look; the same inputs give the same answer. The state is to be passed to the next look."""
+    sight = look(signals, config, now)
+    bounded = min(max(fleet.replicas, config.min_replicas), config.max_replicas)
+    if sight.blind:
+        unknown = (Reason.METRICS_UNKNOWN, words.unknown(sight, signals.problem, bounded))
+        return Decision(bounded, words.frozen(bounded), sight.words, Limit.METRICS, unknown), state
+    state = _observed(sight, signals, fleet, config, state, now)
+    load = demand(sight, fleet, config, state, now)
+    history = state.history.seen(load.steady, now, state.looked)
+    state = replace(state, history=history, looked=now)
+    if config.paused is not None and bounded == fleet.replicas > 0:
+        return Decision(bounded, words.paused(config.paused), sight.words, Limit.ROLLOUT, demand=load.both), state
+    if bounded != fleet.replicas:
+        return Decision(bounded, words.bounds(config), sight.words, _bound(bounded, config), demand=load.both), state
+    decision = _decision(sight, load, fleet, config, state, now)
+    if decision.replicas < fleet.replicas:
+        state = replace(state, removed=now)
+    if decision.replicas > fleet.replicas:
+        state = replace(state, added=now)
+    return decision, state
+
+
+def _observed(sight: Sight, signals: Signals, fleet: Fleet, config: Config, state: State, now: float) -> State:
+    """The state with this look's counts."""
+    if state.looked is not None and not 0 <= now - state.looked <= _GAP_SECONDS:
+        state = State(since=now, learned=state.learned)
+    window = window_of(config)
+    history = state.history if state.history.window == window else History.over(window)
+    evidence, learned = learn(state.evidence, state.learned, dict(signals.engines))
+    passed = now - state.looked if state.looked is not None else math.inf
+    share = 1 - math.exp(-passed / _MEAN_SECONDS)
+    arrivals = state.arrivals.seen(sight.counters, now)
+    came = arrivals.total > state.arrivals.total or sight.in_flight + sight.held > 0 or not fleet.has_served
+    return replace(
+        state,
+        learned=learned,
+        evidence=evidence,
+        arrivals=arrivals.keep(set(signals.gateways if config.gateway else signals.engines)),
+        history=history,
+        in_flight=state.in_flight + share * (sight.in_flight - state.in_flight),
+        requested=now if came or state.requested is None else state.requested,
+    )
+
+
+def window_of(config: Config) -> float:
+    """Seconds for which demand must be low before engines are removed: a start must be worth its while."""
+    return max(config.window, 3 * config.cold_start) if config.cold_start else config.window
+
+
+def _decision(sight: Sight, load: Demand, fleet: Fleet, config: Config, state: State, now: float) -> Decision:
+    up, down = _up(sight, load, fleet, config), _down(load, fleet, config, state, now)
+    limit: Limit | None = None
+    if up > fleet.replicas:
+        wanted, limit = _within_capacity(up, fleet, config)
+        reason = words.up(load, sight, config) if wanted > fleet.replicas else words.held_back(up, limit, fleet, config)
+        return Decision(wanted, reason, sight.words, limit, demand=load.both)
+    if _idle(fleet, config, state, now) and not sight.half:
+        return Decision(0, words.idle(config), sight.words, demand=load.both)
+    if down == fleet.replicas:
+        return Decision(down, words.enough(load, config), sight.words, _bound(down, config), demand=load.both)
+    if sight.half:
+        return Decision(fleet.replicas, words.half(sight), sight.words, Limit.METRICS, demand=load.both)
+    waited = state.removed is None or now - state.removed >= _DOWN_SECONDS
+    if now - max(state.since, state.added or state.since) < window_of(config) or not waited:
+        reason = words.window(window_of(config))
+        return Decision(fleet.replicas, reason, sight.words, Limit.WINDOW, demand=load.both)
+    at_most = max(1, math.floor(fleet.replicas * _DOWN_SHARE))
+    wanted = max(down, fleet.replicas - at_most)
+    return Decision(wanted, words.down(load, config, window_of(config)), sight.words, demand=load.both)
+
+
+def _up(sight: Sight, load: Demand, fleet: Fleet, config: Config) -> int:
+    """How many engines are to be there at least."""
+    if fleet.replicas == 0:
+        awake = sight.held + sight.in_flight > 0
+        return max(1, _engines(load, config)) if awake else 0
+    if not fleet.has_served:
+        return fleet.replicas  # more of what has never worked would not work either
+    crowded = load.steady / _use(config, _UP) + load.backlog > fleet.replicas + _ALMOST
+    return max(fleet.replicas, _engines(load, config)) if crowded else fleet.replicas
+
+
+def _use(config: Config, share: float) -> float:
+    """A use between the target and all of the time."""
+    return config.target + (1 - config.target) * share
+
+
+def _engines(load: Demand, config: Config) -> int:
+    return math.ceil(load.steady / config.target + load.backlog - _ALMOST)
+
+
+def _down(load: Demand, fleet: Fleet, config: Config, state: State, now: float) -> int:
+    """How many engines would be enough for what was seen in the window, and for peaks of the last hour."""
+    if fleet.replicas <= config.min_replicas:
+        return fleet.replicas
+    seen = state.history.summary
+    kept = max(
+        seen.busiest / _use(config, _DOWN), seen.peak / _PEAK_USE, seen.again / _AGAIN_USE, load.both / config.target
+    )
+    whole = math.ceil(kept - _ALMOST)
+    return min(fleet.replicas, max(whole, 1, config.min_replicas))
+
+
+def _idle(fleet: Fleet, config: Config, state: State, now: float) -> bool:
+    """Whether the last engines may go. Until one has served, requests may still come that nobody could answer yet."""
+    if config.min_replicas > 0 or fleet.replicas == 0 or state.requested is None:
+        return False
+    return now - state.requested >= config.zero_after
+
+
+def _within_capacity(wanted: int, fleet: Fleet, config: Config) -> tuple[int, Limit | None]:
+    """As many as bounds and GPUs let be."""
+    limit: Limit | None = None
+    if wanted > config.max_replicas:
+        wanted, limit = config.max_replicas, Limit.MAX_REPLICAS
+    room = fleet.replicas if fleet.unplaced else config.gpus
+    if room is not None and wanted > max(room, fleet.replicas):
+        wanted, limit = max(room, fleet.replicas), Limit.CAPACITY
+    return wanted, limit
+
+
+def _bound(replicas: int, config: Config) -> Limit | None:
+    if replicas >= config.max_replicas:
+        return Limit.MAX_REPLICAS
+    return Limit.MIN_REPLICAS if replicas <= config.min_replicas else None

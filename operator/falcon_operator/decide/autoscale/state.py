@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from falcon_operator.decide.autoscale.arrivals import Arrivals
 from falcon_operator.decide.autoscale.engine_law import Learned
+from falcon_operator.decide.autoscale.history import History
+from falcon_operator.decide.autoscale.learning import Evidence
 
 
 @dataclass(frozen=True)
@@ -12,4 +15,12 @@ class State:
     """Nothing of it must survive a restart but `learned`: a new state keeps the number until it knows better."""
 
     since: float  # when this state began
-    learned: Learned = Learned()
+    learned: Learned = field(default_factory=Learned)
+    evidence: Evidence = field(default_factory=Evidence)
+    arrivals: Arrivals = field(default_factory=Arrivals)
+    history: History = field(default_factory=lambda: History.over(0))
+    in_flight: float = 0.0  # mean of the last seconds
+    looked: float | None = None  # when load was last known
+    requested: float | None = None  # when a request was last there
+    removed: float | None = None  # when engines were last removed
+    added: float | None = None  # when engines were last added

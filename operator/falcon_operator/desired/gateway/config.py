@@ -228,7 +228,7 @@ frontend metrics
   timeout client 10s
   http-request return status 200 content-type text/plain string ok if {{ path /healthz }}
   http-request use-service prometheus-exporter if {{ path /metrics }}
-  http-request use-service lua.held if {{ path /held }}
+  http-request use-service lua.load if {{ path /load /held }}
   {_return(answers.UNKNOWN_PATH)}
 """
 

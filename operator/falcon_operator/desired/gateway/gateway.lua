@@ -135,7 +135,12 @@ local function wait(txn, id, entry)
   end
 end
 
+-- Every request for an answer that came this far since this process began, whatever becomes of it: one that is refused
+-- because the line is full is wanted no less. Lists of models, which ask no engine to compute, are not counted.
+local arrived = 0
+
 core.register_action("hold", { "http-req" }, function(txn)
+  if txn.f:method() == "POST" then arrived = arrived + 1 end
   advance()
   if head > last and free(txn) > 0 then return end
   if config.hold == 0 or (last - head + 1 >= config.held and alive() >= config.held) then
@@ -179,15 +184,31 @@ local function look_at_clients()
   missed = missing
 end
 
+-- Who asks for the load and waits until there is something new: the round of each one's last turn, since a client that hangs
+-- up never comes back here. Turns are few: all of them together take no more than a little of the one thread.
+
+local POLL_SECONDS, TURN, MOST_POLLERS = 20, 40, 100
+local pollers, polling = {}, 0
+
+local function count_pollers()
+  local count = 0
+  for id, turn in pairs(pollers) do
+    if round > turn + GRACE then pollers[id] = nil else count = count + 1 end
+  end
+  polling = count
+end
+
 core.register_task(function()
   while true do
     core.msleep(ROUND)
     round = round + 1
     advance()
-    if next(waiting) then
+    local waits = next(waiting)
+    if waits or polling > 0 then stopping = tonumber(core.get_info()["Stopping"]) == 1 end
+    if polling > 0 then count_pollers() end
+    if waits then
       local start = os.clock()
       look_at_clients()
-      stopping = tonumber(core.get_info()["Stopping"]) == 1
       core.msleep(1 + math.floor((os.clock() - start) * 2000)) -- at most a third of one thread, however long the list is
     end
   end
@@ -202,11 +223,42 @@ core.register_task(function()
   if client:connect(config.self) then client:close() end
 end)
 
-core.register_service("held", "http", function(applet)
+-- With `?arrived=N` it answers as soon as another number has arrived, anything is held, or this process is to end. Where too
+-- many ask that already, it answers at once.
+local function wait_for_news(applet)
+  local known = tonumber(applet.qs:match("arrived=(%d+)"))
+  local start = now()
+  if not known then return 0 end
+  local id = {}
+  while arrived == known and not stopping and head > last and (pollers[id] or polling < MOST_POLLERS) do
+    local left = POLL_SECONDS - (now() - start)
+    if left <= 0 then break end
+    if not pollers[id] then polling = polling + 1 end
+    pollers[id] = round
+    core.msleep(math.max(TURN, polling)) -- a thousand turns a second, however many there are
+    advance()
+  end
+  if pollers[id] then pollers[id], polling = nil, polling - 1 end
+  return now() - start
+end
+
+core.register_service("load", "http", function(applet)
+  local waited = wait_for_news(applet)
   local count, oldest = alive()
-  local body = "# TYPE falcon_gateway_held_requests gauge\nfalcon_gateway_held_requests " .. count
-    .. "\n# TYPE falcon_gateway_held_oldest_seconds gauge\nfalcon_gateway_held_oldest_seconds " .. string.format("%.3f", oldest)
-    .. "\n# TYPE falcon_gateway_keys gauge\nfalcon_gateway_keys " .. keys_count .. "\n"
+  local figures = {
+    { "falcon_gateway_in_flight_requests", "gauge", applet.f:be_conn("engines") },
+    { "falcon_gateway_held_requests", "gauge", count },
+    { "falcon_gateway_held_oldest_seconds", "gauge", string.format("%.3f", oldest) },
+    { "falcon_gateway_arrived_requests_total", "counter", arrived },
+    { "falcon_gateway_waited_seconds", "gauge", string.format("%.3f", waited) },
+    { "falcon_gateway_keys", "gauge", keys_count },
+  }
+  local lines = {}
+  for _, figure in ipairs(figures) do
+    local name, kind, value = table.unpack(figure)
+    lines[#lines + 1] = "# TYPE " .. name .. " " .. kind .. "\n" .. name .. " " .. value .. "\n"
+  end
+  local body = table.concat(lines)
   applet:set_status(200)
   applet:add_header("content-type", "text/plain; version=0.0.4")
   applet:add_header("content-length", tostring(#body))

@@ -1,0 +1,163 @@
+"""What the autoscaler learns of engines and arrivals, against a world whose truth is known."""
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from falcon_operator.decide.autoscale.arrivals import Arrivals
+from falcon_operator.decide.autoscale.engine_law import DEFAULT, Engine, Law, Learned
+from falcon_operator.decide.autoscale.learning import Evidence, learn
+from falcon_operator.decide.autoscale.types import EngineSample
+
+
+def watched(
+    truth: Law, prompt: float, answer: float, seconds: float, noise: random.Random, every: float = 5.0
+) -> Learned:
+    """What is learned from an engine of that law whose sequences vary."""
+    evidence, learned = Evidence(), Learned()
+    sample, sequences = EngineSample(0.0, 20.0, 0.0, 0.0, 0.0, 0.0), 20.0
+    evidence, learned = learn(evidence, learned, {"e": sample})
+    while sample.at < seconds:
+        # In this time: what a prompt, and its share of the steps that a token of each sequence takes, cost.
+        each = prompt / truth.prompt_rate + answer * (truth.step / sequences + truth.each)
+        requests = every / each * noise.uniform(0.97, 1.03)
+        later = min(max(sequences + min(requests, 3) * noise.uniform(-0.5, 0.5), 6.0), 90.0)
+        sample = EngineSample(
+            sample.at + every,
+            later,
+            0.0,
+            sample.prompt_tokens + (requests + later - sequences) * prompt,
+            sample.generation_tokens + requests * answer,
+            sample.finished + requests,
+        )
+        sequences = later
+        evidence, learned = learn(evidence, learned, {"e": sample})
+    return learned
+
+
+@pytest.mark.parametrize("slower", [0.5, 1.0, 2.0, 7.0])
+@pytest.mark.parametrize(("prompt", "answer"), [(1155.0, 211.0), (300.0, 3000.0), (6000.0, 60.0)])
+def test_a_faster_or_slower_engine_is_known_within_five_minutes(slower: float, prompt: float, answer: float) -> None:
+    truth = DEFAULT.scaled(slower, slower, slower)
+    learned = watched(truth, prompt, answer, 300, random.Random(1))
+    assert learned.prompt == pytest.approx(prompt, rel=0.1)
+    assert learned.answer == pytest.approx(answer, rel=0.1)
+    true, found = Engine.of(truth, prompt, answer, 256), learned.engine(256)
+    assert found is not None
+    assert found.rate == pytest.approx(true.rate, rel=0.12)
+
+
+def test_an_engine_with_other_proportions_is_known_where_it_works() -> None:
+    truth = Law(prompt_rate=40_000.0, step=0.0054, each=0.0003)
+    learned = watched(truth, 1155.0, 211.0, 900, random.Random(2))
+    true, found = Engine.of(truth, 1155.0, 211.0, 256), learned.engine(256)
+    assert found is not None
+    assert found.rate == pytest.approx(true.rate, rel=0.2)
+
+
+def test_an_idle_engine_teaches_nothing_of_the_law() -> None:
+    evidence, learned = Evidence(), Learned()
+    for n in range(100):
+        sample = EngineSample(n * 5.0, n % 2 * 1.0, 0.0, n * 100.0, n * 50.0, float(n))
+        evidence, learned = learn(evidence, learned, {"e": sample})
+    assert learned.law == DEFAULT
+    assert learned.prompt == pytest.approx(100, rel=0.1)
+    assert learned.answer == pytest.approx(50, rel=0.1)
+
+
+def test_a_restarted_engine_is_not_taken_for_one_that_ran_backwards() -> None:
+    evidence, learned = Evidence(), Learned()
+    for sample in (EngineSample(0, 9, 0, 1e6, 1e6, 1e3), EngineSample(5, 9, 0, 10, 10, 0)):
+        evidence, learned = learn(evidence, learned, {"e": sample})
+    assert learned == Learned()
+
+
+def test_the_law_has_bounds() -> None:
+    learned = watched(DEFAULT.scaled(500, 500, 500), 1000.0, 200.0, 300, random.Random(3))
+    assert learned.law.step <= DEFAULT.step * 20.001
+
+
+def test_what_is_learned_survives_being_written_down() -> None:
+    learned = watched(DEFAULT.scaled(2, 2, 2), 1155.0, 211.0, 300, random.Random(4))
+    again = Learned.from_status(learned.manifest())
+    first, second = learned.engine(256), again.engine(256)
+    assert first is not None
+    assert second is not None
+    assert second.rate == pytest.approx(first.rate, rel=0.02)
+    assert Learned.from_status(None) == Learned()
+    assert Learned.from_status({}) == Learned()
+
+
+def test_an_engine_is_full_where_tokens_become_slow_or_sequences_end() -> None:
+    slow = Engine.of(DEFAULT, 1155.0, 211.0, 256)
+    assert slow.step + slow.slope * slow.most == pytest.approx(0.05)
+    assert Engine.of(DEFAULT, 10.0, 3000.0, 256).most == 256
+    assert slow.use(slow.most) == pytest.approx(1)
+    assert slow.use(2 * slow.most) == pytest.approx(2)
+    assert slow.use(0) == 0
+
+
+def after(counts: list[tuple[float, float]]) -> Arrivals:
+    """One gateway's counter at these times."""
+    arrivals = Arrivals()
+    for at, count in counts:
+        arrivals = arrivals.seen({"a": count}, at)
+    return arrivals
+
+
+def test_a_counter_seen_for_the_first_time_says_nothing() -> None:
+    assert after([(0, 1e6)]).rate(0) == 0
+    assert after([(0, 1e6), (1, 1e6 + 4)]).total == 4
+
+
+def test_a_counter_that_begins_anew_counts_from_nothing() -> None:
+    assert after([(0, 100), (1, 110), (2, 3)]).total == 13
+
+
+def test_a_steady_rate_is_the_minute_s() -> None:
+    noise = random.Random(5)
+    counts, count = [], 0.0
+    for n in range(240):
+        count += sum(noise.random() < 0.05 for _ in range(100))  # 5 in half a second
+        counts.append((n * 0.5, count))
+    assert after(counts).rate(119.5) == pytest.approx(10, rel=0.15)
+
+
+@pytest.mark.parametrize("rate", [0.5, 4.0, 60.0])
+def test_a_step_is_seen_in_three_seconds(rate: float) -> None:
+    counts, count = [], 0.0
+    for n in range(246):
+        count += rate * (0.5 if n < 240 else 4.0)
+        counts.append((n * 0.5, count))
+    assert after(counts).rate(122.5) == pytest.approx(8 * rate, rel=0.4)
+
+
+def test_chance_is_no_step() -> None:
+    noise, highest = random.Random(6), 0.0
+    arrivals, count = Arrivals(), 0.0
+    for n in range(2400):
+        count += sum(noise.random() < 0.1 for _ in range(100))  # 10 in half a second
+        arrivals = arrivals.seen({"a": count}, n * 0.5)
+        if n > 240:
+            highest = max(highest, arrivals.rate(n * 0.5))
+    assert highest < 1.4 * 20
+
+
+def test_gateways_that_are_gone_are_forgotten_and_their_requests_are_not() -> None:
+    arrivals = Arrivals().seen({"a": 0, "b": 0}, 0).seen({"a": 10, "b": 10}, 1).keep({"b"})
+    assert set(arrivals.last) == {"b"}
+    assert arrivals.total == 20
+
+
+def test_only_the_last_minute_is_kept() -> None:
+    arrivals = after([(n * 0.5, float(n)) for n in range(2000)])
+    assert len(arrivals.looks) < 130
+    assert arrivals.rate(999.5) == pytest.approx(2)
+
+
+def test_equal_samples_teach_once() -> None:
+    sample = EngineSample(5.0, 9, 0, 1000, 1000, 5)
+    evidence, learned = learn(Evidence(), Learned(), {"e": replace(sample, at=0.0, finished=0)})
+    evidence, learned = learn(evidence, learned, {"e": sample})
+    assert learn(evidence, learned, {"e": sample}) == (evidence, learned)
