@@ -40,7 +40,15 @@ def values(text: str, path: str, selector: str) -> Json:
     return {"kind": "ExternalMetricValueList", "apiVersion": f"{GROUP}/{VERSION}", "metadata": {}, "items": items}
 
 
-def _server(certificate: Path, metrics: Callable[[], str]) -> http.server.ThreadingHTTPServer:
+def _node(client: httpx.Client) -> str:
+    """The address of the node that is real, where tests run."""
+    nodes = client.get("/api/v1/nodes").raise_for_status().json()["items"]
+    [addresses] = [n["status"]["addresses"] for n in nodes if "kwok.x-k8s.io/node" not in n["metadata"]["annotations"]]
+    found: str = next(each["address"] for each in addresses if each["type"] == "InternalIP")
+    return found
+
+
+def _server(address: str, certificate: Path, metrics: Callable[[], str]) -> http.server.ThreadingHTTPServer:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             url = httpx.URL(self.path)
@@ -58,7 +66,7 @@ def _server(certificate: Path, metrics: Callable[[], str]) -> http.server.Thread
         def log_message(self, *_: Any) -> None:
             """Nothing: the test says what matters."""
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = http.server.ThreadingHTTPServer((address, 0), Handler)
     server.daemon_threads = True
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
@@ -75,17 +83,26 @@ def served(client: httpx.Client, namespace: str, folder: Path, metrics: Callable
     subprocess.run(command, check=True, capture_output=True)
     with certificate.open("a") as file:
         file.write(Path(f"{certificate}.crt").read_text())
-    server = _server(certificate, metrics)
+    address = _node(client)
+    server = _server(address, certificate, metrics)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    service = {"metadata": {"name": "external-metrics"}, "spec": {"type": "ExternalName", "externalName": "localhost"}}
+    name, port = "external-metrics", server.server_address[1]
+    service = {"metadata": {"name": name}, "spec": {"ports": [{"port": 443, "targetPort": port}]}}
     client.post(f"/api/v1/namespaces/{namespace}/services", json=service).raise_for_status()
+    endpoints = {
+        "metadata": {"name": name, "labels": {"kubernetes.io/service-name": name}},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [address], "conditions": {"ready": True}}],
+        "ports": [{"name": "", "port": port, "protocol": "TCP"}],
+    }
+    client.post(f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices", json=endpoints).raise_for_status()
     spec = {
         "group": GROUP,
         "version": VERSION,
         "groupPriorityMinimum": 100,
         "versionPriority": 100,
         "insecureSkipTLSVerify": True,
-        "service": {"namespace": namespace, "name": "external-metrics", "port": server.server_address[1]},
+        "service": {"namespace": namespace, "name": name, "port": 443},
     }
     body = {"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": {"name": NAME}, "spec": spec}
     try:

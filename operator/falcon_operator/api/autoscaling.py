@@ -17,7 +17,7 @@ class AutoscalingMode(StrEnum):
 
 
 class Autoscaling(Base):
-    """Who changes the number of replicas, and between which bounds."""
+    """Who changes the number of replicas, and between which bounds. `autoscaling: {maxReplicas: 8}` is enough."""
 
     rules: ClassVar[tuple[CEL, ...]] = (
         CEL(
@@ -27,12 +27,14 @@ class Autoscaling(Base):
         ),
         CEL(
             "self.mode != 'Native' || has(self.maxReplicas)",
-            "{path}.maxReplicas is missing for mode {self.mode}: the operator must know how far it may scale",
+            "{path}.maxReplicas is missing for mode {self.mode}: the operator must know how far it may scale; "
+            "set it, or set mode to External",
         ),
     )
 
     mode: AutoscalingMode = Field(
-        description="Native: the operator scales. External: an HPA or KEDA scales through the scale subresource."
+        default=AutoscalingMode.NATIVE,
+        description="Native: the operator scales. External: an HPA or KEDA scales through the scale subresource.",
     )
     min_replicas: Annotated[int, Field(ge=0, le=1000)] = Field(
         default=1, description="Least replicas; 0 scales to zero and needs the gateway."

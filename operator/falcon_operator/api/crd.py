@@ -34,7 +34,7 @@ def _condition_column(name: str, field: str) -> dict[str, Any]:
 
 _COLUMNS: Final[list[dict[str, Any]]] = [
     _condition_column("Ready", "status"),
-    {"name": "Desired", "type": "integer", "jsonPath": ".spec.replicas"},
+    {"name": "Desired", "type": "integer", "jsonPath": ".status.desiredReplicas"},
     {"name": "Available", "type": "integer", "jsonPath": ".status.readyReplicas"},
     {"name": "URL", "type": "string", "jsonPath": ".status.url", "priority": 1},
     {"name": "Engine", "type": "string", "jsonPath": ".status.engine.version", "priority": 1},

@@ -39,6 +39,8 @@ ANNOTATION_FAILED_WHY = f"{GROUP}/failed-why"
 
 # How many requests an engine takes at a time, as asked for and as it was said to take: `256/180`.
 ANNOTATION_PER_ENGINE = f"{GROUP}/per-engine"
+# Of the Deployment: what the autoscaler did last, written with the number itself.
+ANNOTATION_SCALED = f"{GROUP}/scaled"
 
 # One field manager for each concern, so that a conflict names who is fighting over what.
 MANAGER_CHILDREN = "falcon-operator"

@@ -7,7 +7,6 @@ from falcon_operator.api.spec import Spec
 PENDING_FIELDS: tuple[str, ...] = (
     "model.checkpoint",
     "engine.computeFormat",
-    "autoscaling",
     "monitoring.podMonitor",
 )
 

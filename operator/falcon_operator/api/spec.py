@@ -77,6 +77,12 @@ class Spec(Base):
     )
 
     @property
+    def most_replicas(self) -> int:
+        """As many engines as there may be without a change of the spec by a person."""
+        most = self.autoscaling.max_replicas if self.autoscaling is not None else None
+        return self.replicas if most is None else most
+
+    @property
     def effective_gpu_count(self) -> int:
         """GPUs that a pod asks for as an extended resource: none where claims ask for them."""
         if self.gpu.claims:

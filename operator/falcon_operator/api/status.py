@@ -82,16 +82,35 @@ class ScalingDecision(Base):
     reason: Text = Field(description="Why.")
 
 
+class Learned(Base):
+    """What this resource's engines and requests are like, as far as that was seen."""
+
+    prompt_tokens_per_second: Seconds | None = Field(
+        default=None, description="Tokens of prompts that one engine reads."
+    )
+    step_milliseconds: Seconds | None = Field(default=None, description="A step of one engine, whatever it works on.")
+    sequence_milliseconds: Seconds | None = Field(default=None, description="What each sequence adds to a step.")
+    prompt_tokens: Seconds | None = Field(default=None, description="Mean tokens of a prompt.")
+    answer_tokens: Seconds | None = Field(default=None, description="Mean tokens of an answer.")
+
+
 class ObservedAutoscaling(Base):
-    """What the autoscaler wants and why."""
+    """What the autoscaler wants and why. Written when that changes, not with every request."""
 
     desired_replicas: Count | None = Field(default=None, description="Replicas that it wants.")
     signal: Text | None = Field(default=None, description="What it looked at.")
     reason: Text | None = Field(default=None, description="Why.")
-    limited_by: Text | None = Field(default=None, description="The bound that held it back.")
+    limited_by: Text | None = Field(
+        default=None,
+        description="What held it back since then: minReplicas, maxReplicas, capacity (GPUs), scaleDownWindow, rollout "
+        "or metrics.",
+    )
     last_scale_time: datetime | None = Field(default=None, description="When it last changed the number.")
     decisions: Annotated[tuple[ScalingDecision, ...], Field(max_length=5)] = Field(
         default=(), description="The last five changes, newest first."
+    )
+    learned: Learned | None = Field(
+        default=None, description="What engines and requests are like; where an operator goes on that begins anew."
     )
 
 
@@ -139,6 +158,10 @@ class Status(Base):
     """The observed state."""
 
     observed_generation: Count | None = Field(default=None, description="Generation of the spec that was looked at.")
+    desired_replicas: Count | None = Field(
+        default=None,
+        description="Engine pods that are wanted: spec.replicas, or what the autoscaler found; 0 while suspended.",
+    )
     replicas: Count | None = Field(default=None, description="Engine pods.")
     ready_replicas: Count | None = Field(default=None, description="Engine pods that are ready.")
     updated_replicas: Count | None = Field(default=None, description="Engine pods of the latest revision.")

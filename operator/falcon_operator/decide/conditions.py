@@ -67,6 +67,9 @@ class Situation:
     placement: Placement
     endpoint: Endpoint
     setback: Setback | None = None
+    autoscaling: tuple[str, Reason, str] | None = None  # status, reason and message of AutoscalingActive
+    # Serving engines that are enough while an autoscaler moves the number; None: all that are wanted.
+    enough: int | None = None
 
     @property
     def has_started(self) -> bool:
@@ -79,6 +82,15 @@ class Situation:
         if self.spec.suspend:
             return Reason.SUSPENDED
         return Reason.SCALED_TO_ZERO if self.rollout.desired == 0 else None
+
+    @property
+    def serves_enough(self) -> bool:
+        """Whether all wanted pods serve, or so many that more of them are no concern of who waits for Ready."""
+        if self.rollout.complete:
+            return True
+        if self.enough is None or self.rollout.outdated:
+            return False
+        return len(self.rollout.updated_ready) >= min(self.enough, self.rollout.desired)
 
     @property
     def stall(self) -> tuple[Reason, str] | None:
@@ -115,24 +127,29 @@ def all_conditions(s: Situation) -> list[Condition]:
         fits(s),
         engine_supported(s),
         up_to_date(s),
+        *([Condition(Type.AUTOSCALING_ACTIVE, *s.autoscaling)] if s.autoscaling else []),
         *([Condition(Type.GATEWAY_READY, *gateway)] if gateway else []),
     ]
 
 
 def ready(s: Situation, served: Condition) -> Condition:
-    """True where every wanted pod serves the model. A resource that wants no pods is not ready: nobody is served."""
+    """True where every wanted pod serves the model. A resource that wants no pods is not ready: nobody is served.
+
+    While an autoscaler adds pods, or removes some, those that are never to be less are enough.
+    """
     if s.refused is not None and (s.refused.needed or not s.rollout.complete):
         return Condition(Type.READY, "False", s.refused.reason, s.refused.message)
     if s.idle is not None:
         return Condition(Type.READY, "False", s.idle, _idle_words(s))
     if s.setback is not None and s.stall is not None:
         return Condition(Type.READY, "False", *s.stall)
-    if s.rollout.complete:
+    if s.serves_enough:
         if served.status != "True":
             return Condition(Type.READY, "False", served.reason, served.message)
         if s.endpoint.gap is not None:
             return Condition(Type.READY, "False", *s.endpoint.gap)
-        message = f"{s.rollout.desired} of {_pods(s.rollout.desired)} ready. {served.message}"
+        there = min(len(s.rollout.updated_ready), s.rollout.desired)
+        message = f"{there} of {_pods(s.rollout.desired)} ready. {served.message}"
         return Condition(Type.READY, "True", Reason.READY, message)
     if s.rollout.blocker is not None:
         return Condition(Type.READY, "False", s.rollout.blocker.reason, s.rollout.blocker.message)
@@ -332,6 +349,9 @@ def _going_on(s: Situation) -> Reason:
 def _idle_words(s: Situation) -> str:
     if s.idle is Reason.SUSPENDED:
         return "spec.suspend is true: no pods run, everything else stays. Set it to false to serve."
+    if s.enough is not None and s.spec.autoscaling is not None:
+        idle = s.spec.autoscaling.scale_to_zero_after
+        return f"No requests for {idle}: no engine runs. The next request is held by the gateway and starts one."
     return "spec.replicas is 0: no pods run. Raise it to serve."
 
 

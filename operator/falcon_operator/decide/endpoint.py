@@ -104,7 +104,7 @@ def objects(spec: Spec, owner: Owner, config: OperatorConfig, seen: Seen, s: Sna
     # The gateways look for the engines' names as soon as they run, and would remember for a while that there are none.
     found += [services.client_service(owner, to_gateway=to_gateway), services.engines_service(owner)]
     if asked.enabled:
-        remembered = _per_engine(spec, owner, seen, s)
+        remembered = per_engine(spec, owner, seen, s)
         settings = gateway.gateway_settings(spec, owner, config, remembered[1])
         found += [
             gateway.config_map(owner, settings, "/".join(map(str, remembered))),
@@ -141,7 +141,7 @@ def _leads_to_engines(service: Mapping[str, Any] | None) -> bool:
     return selector.get(names.LABEL_COMPONENT) == names.COMPONENT_ENGINE
 
 
-def _per_engine(spec: Spec, owner: Owner, seen: Seen, snapshot: Snapshot) -> tuple[int, int]:
+def per_engine(spec: Spec, owner: Owner, seen: Seen, snapshot: Snapshot) -> tuple[int, int]:
     """How many requests an engine is asked to take at a time, and how many it is known to take.
 
     The fewest that a serving engine says; what was known of the same question before an operator began anew.

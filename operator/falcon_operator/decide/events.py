@@ -15,7 +15,10 @@ ENGINE_FAILURE = "RunEngine"
 
 
 def events(live: Mapping[str, Any], new: Mapping[str, Any], cost: str = "") -> tuple[Event, ...]:
-    """Failures once each, Stalled and Ready when they begin, a change of revision with its cost, a return from one."""
+    """Failures once each, Stalled and Ready when they begin, a change of revision with its cost, a return from one.
+
+    And each move of the autoscaler.
+    """
     found: list[Event] = []
     failure = new.get("lastFailure")
     if failure and _identity(failure) != _identity(live.get("lastFailure") or {}):
@@ -35,6 +38,10 @@ def events(live: Mapping[str, Any], new: Mapping[str, Any], cost: str = "") -> t
     if old and updated and old != updated:
         note = f"Pods of revision {old} are replaced by revision {updated}{cost}."
         found.append(_event("Normal", Reason.ROLLOUT_IN_PROGRESS.value, "Rollout", note))
+    moved, told = (_last_move(status) for status in (new, live))
+    if moved and moved != told:
+        note = f"Scaled from {moved['fromReplicas']} to {moved['toReplicas']}: {moved['reason']}"
+        found.append(_event("Normal", Reason.SCALING.value, "Scale", note))
     ready = _condition(new, "Ready")
     if ready.get("status") == "True" and _condition(live, "Ready").get("status") != "True":
         found.append(_event("Normal", Reason.READY.value, "Serve", f"{ready['message']} The endpoint is {new['url']}."))
@@ -47,6 +54,11 @@ def _event(kind: Any, reason: str, action: str, note: str) -> Event:
 
 def _identity(failure: Mapping[str, Any]) -> tuple[Any, ...]:
     return failure.get("pod"), failure.get("time"), failure.get("reason")
+
+
+def _last_move(status: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What the autoscaler did last."""
+    return next(iter((status.get("autoscaling") or {}).get("decisions") or ()), None)
 
 
 def _condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:

@@ -37,8 +37,13 @@ def conditions_of_refusal(
         _by_sums(placement) or _kept(Type.FITS, live),
         _kept(Type.ENGINE_SUPPORTED, live),
         _kept(Type.UP_TO_DATE, live),
+        *([_not_scaled(refusal, kept)] if Type.AUTOSCALING_ACTIVE in live else []),
         *([_kept(Type.GATEWAY_READY, live)] if Type.GATEWAY_READY in live else []),
     ]
+
+
+def _not_scaled(refusal: Refusal, kept: str) -> Condition:
+    return Condition(Type.AUTOSCALING_ACTIVE, "False", refusal.reason, f"Nothing is scaled: see Stalled. {kept}")
 
 
 def _by_nodes(placement: Placement) -> Condition | None:

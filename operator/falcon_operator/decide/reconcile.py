@@ -13,6 +13,8 @@ from falcon_operator.api.engine import Device
 from falcon_operator.api.reasons import Reason
 from falcon_operator.api.spec import Spec
 from falcon_operator.decide import (
+    autoscaling,
+    autoscaling_status,
     deletion_cost,
     facts,
     failure,
@@ -63,7 +65,7 @@ def _acted_on(
     recorded = revision.recorded_revisions(owner, snapshot.revisions)
     running = revision.live_revision(there)
     choice = revision.choose(spec, owner, renderer, running, recorded, pods, snapshot.launchers)
-    desired = 0 if spec.suspend else spec.replicas
+    desired = autoscaling.wanted(spec, there, live_status, snapshot.scaling)
     observed = partial(
         rollout.observe,
         pods,
@@ -101,6 +103,8 @@ def _acted_on(
     manner = strategy.manner(spec, there, changes, places, snapshot.nodes, snapshot.free, crowded)
     started = (live_status.get("coldStart") or {}).get("ready")
     state = replace(state, cost=strategy.cost(manner.surge, desired, spec.gateway.enabled, started))
+    live_conditions = statuses.live_conditions(snapshot.resource)
+    scaled = autoscaling_status.in_status(spec, there, live_status, desired, snapshot.scaling, statuses.timestamp(now))
     situation = Situation(
         spec=spec,
         image=image,
@@ -112,11 +116,13 @@ def _acted_on(
         recorded=any(r.revision == target.revision for r in recorded),
         refused=refused_children.first(snapshot.refused),
         deadline_exceeded=rollout.progress_deadline_exceeded(there),
-        live=statuses.live_conditions(snapshot.resource),
+        live=live_conditions,
         remarks=tuple(claims.remarks(spec, owner, snapshot.claims)),
         placement=places,
         endpoint=endpoint,
         setback=returned,
+        autoscaling=autoscaling_status.condition(spec, there, scaled, snapshot.scaling, live_conditions),
+        enough=autoscaling.enough(spec),
     )
     if places.too_large and not situation.has_started:
         refusal = gate.Refusal(Reason.SEQUENCES_EXCEED_MEMORY, placement_words.too_large(places))
@@ -124,11 +130,16 @@ def _acted_on(
     new = {
         **_base(snapshot, owner, renderer, state),
         **_observed(situation, recorded, live_status, facts.reports(pods, snapshot.engines)),
+        **({"autoscaling": scaled} if scaled is not None else {}),
         "conditions": statuses.with_times(
             all_conditions(situation), situation.live, _generation(snapshot.resource), now
         ),
     }
-    annotations = target.annotations | (returned.annotations if returned is not None else {})
+    annotations = {
+        **target.annotations,
+        **(returned.annotations if returned is not None else {}),
+        **autoscaling.marks(spec, there, live_status, desired, snapshot.scaling),
+    }
     moving = (*pods, *endpoint.pods)
     status, requeue = statuses.settled(_ordered(new), live_status, moving, now, state.doing)
     apply = [deployment(spec, owner, desired, target.template, annotations, surges=manner.surge)]
@@ -147,6 +158,20 @@ def _acted_on(
         observe=facts.unobserved(pods, snapshot.engines),
         look=manner.look,
         costs=deletion_cost.candidates(desired, there, pods),
+        autoscale=autoscaling.watch(
+            spec,
+            there,
+            live_status,
+            desired,
+            state,
+            endpoint.pods,
+            places,
+            snapshot.nodes,
+            per_engine=endpoints.per_engine(spec, owner, seen, snapshot)[1],
+            has_served=bool(recorded or state.ready or started is not None),
+            version=version,
+            now=now,
+        ),
     )
 
 
@@ -179,7 +204,7 @@ def _held(
         **_base(snapshot, owner, renderer, state),
         **{
             key: live_status[key]
-            for key in ("model", "engine", "capacity", "coldStart", "revision")
+            for key in ("model", "engine", "capacity", "coldStart", "revision", "autoscaling")
             if key in live_status
         },
         **places.in_status(measured_before(live_status)),
@@ -203,6 +228,7 @@ def _base(snapshot: Snapshot, owner: Owner, renderer: Renderer, state: rollout.R
     live_status = snapshot.resource.get("status") or {}
     found: dict[str, Any] = {
         "observedGeneration": _generation(snapshot.resource),
+        "desiredReplicas": state.desired,
         "replicas": len(state.active),
         "readyReplicas": len(state.ready),
         "updatedReplicas": len(state.updated),

@@ -105,7 +105,7 @@ def _moments(pod: Pod, report: Report | None) -> list[datetime]:
 
 
 def _verdict(status: Mapping[str, Any]) -> Any:
-    """What is never held back: a change of the summary, of what stalls, of the last failure and of the revision.
+    """What is never held back: a change of the summary, of what stalls, of the last failure, the revision, the number.
 
     Nor is the first node that can run an engine, or that there is none any more.
     """
@@ -118,6 +118,7 @@ def _verdict(status: Mapping[str, Any]) -> Any:
         status.get("lastFailure"),
         (status.get("revision") or {}).get("updated"),
         bool((status.get("nodes") or {}).get("eligible")),
+        (status.get("autoscaling") or {}).get("desiredReplicas"),
     )
 
 

@@ -38,6 +38,9 @@ class Scaling:
 
     decision: Decision
     learned: Learned
+    # The Deployment's spec.replicas that the decision was made of: where it is another by now, what was decided says
+    # nothing.
+    seen: int | None = None
 
 
 @dataclass(frozen=True)

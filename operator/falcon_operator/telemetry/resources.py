@@ -57,7 +57,8 @@ class Resources(Collector):
                 conditions.add_metric(
                     [*where, condition["type"], condition["status"], condition.get("reason") or ""], 1
                 )
-            replicas.add_metric([*where, "desired"], (resource.get("spec") or {}).get("replicas", 1))
+            asked = (resource.get("spec") or {}).get("replicas", 1)
+            replicas.add_metric([*where, "desired"], status.get("desiredReplicas", asked))
             for state, field in _REPLICAS:
                 replicas.add_metric([*where, state], status.get(field) or 0)
             for phase, seconds in (status.get("coldStart") or {}).items():

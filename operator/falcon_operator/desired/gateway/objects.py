@@ -39,7 +39,7 @@ def gateway_settings(spec: Spec, owner: Owner, config: OperatorConfig, per_engin
         max_held=gateway.max_held_requests,
         keys=gateway.api_keys is not None,
         drain_seconds=spec.rollout.drain_timeout_seconds,
-        slots=_slots(spec.replicas),
+        slots=_slots(spec.most_replicas),
     )
 
 
