@@ -11,7 +11,7 @@ import httpx
 from tests.load.arrivals import Arrivals, poisson
 from tests.load.scaling import EACH, PROMPT_RATE, SEQUENCES, STEP, Scaled, scaled
 
-from falcon_operator.decide.autoscale.engine_law import Law
+from falcon_operator.decide.autoscale.engine_law import Engine, Law
 
 PROMPT, ANSWER = 100, 20
 RATE, FACTOR = 5.0, 8
@@ -40,8 +40,8 @@ class Reaction:
 
 def expected(rate: float) -> int:
     """The engines that so many requests a second need, by the law of these engines."""
-    _, each = Law(PROMPT_RATE, STEP, EACH).full(PROMPT, ANSWER, SEQUENCES)
-    return math.ceil(rate / each / TARGET)
+    engine = Engine.of(Law(PROMPT_RATE, STEP, EACH), PROMPT, ANSWER, SEQUENCES)
+    return math.ceil(rate / engine.rate / TARGET)
 
 
 async def react(client: httpx.Client, seed: int) -> Reaction:
