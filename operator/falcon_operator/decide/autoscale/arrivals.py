@@ -1,22 +1,60 @@
-"""How many requests come in a second: over a minute, or since they became clearly more than that."""
+"""How many requests come in a second: over a while, or since they became clearly more than that."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import sqrt
 
-# The longest first. A shorter one counts only where chance does not explain what it has beyond a longer one.
-WINDOWS = (60.0, 30.0, 15.0, 8.0, 4.0, 2.0)
+# The longest first. A shorter one counts only where chance does not explain what it has beyond the usual.
+WINDOWS = (120.0, 60.0, 30.0, 15.0, 8.0, 4.0, 2.0)
 # In deviations.
-_CERTAIN, _LUCK = 4.5, 1.0
+_CERTAIN, _LUCK = 4.0, 1.0
+# Requests come in crowds: by how much their count in such a time varies more than if each came for itself.
+_BIN = 2.0
+_FADE = 1 / 120  # a bin's weight
+_MOST_DISPERSION = 50.0
+
+
+@dataclass(frozen=True)
+class Crowds:
+    """The counts of the last bins: their mean, their variance, and the bin that is not full yet."""
+
+    mean: float = 0.0
+    variance: float = 0.0
+    bins: int = 0
+    begun: float | None = None
+    count: float = 0.0
+
+    @property
+    def dispersion(self) -> float:
+        """Variance over mean; 1 where requests have nothing to do with each other."""
+        return min(max(self.variance / self.mean, 1.0), _MOST_DISPERSION) if self.mean > 0 else 1.0
+
+    def seen(self, new: float, now: float) -> Crowds:
+        """Count requests that came until now."""
+        if self.begun is None or not 0 <= now - self.begun <= 2 * _BIN:
+            return replace(self, begun=now, count=0.0)
+        count = self.count + new
+        if now - self.begun < _BIN:
+            return replace(self, count=count)
+        count *= _BIN / (now - self.begun)
+        bins = self.bins + 1
+        share = max(_FADE, 1 / bins)
+        off = (count - self.mean) ** 2 if self.bins else 0.0
+        # One step of the load is not many crowds.
+        off = min(off, 9 * self.dispersion * max(self.mean, 1.0)) if bins > 10 else off
+        return Crowds(
+            self.mean + share * (count - self.mean), self.variance + share * (off - self.variance), bins, now, 0.0
+        )
 
 
 @dataclass(frozen=True)
 class Arrivals:
-    """A running total of requests, as it was at each look of the last minute."""
+    """A running total of requests, as it was at each look of the last minutess."""
 
     looks: tuple[tuple[float, float], ...] = ()
     last: dict[str, float] = field(default_factory=dict)  # each source's counter as last seen
+    crowds: Crowds = Crowds()
 
     @property
     def total(self) -> float:
@@ -37,29 +75,30 @@ class Arrivals:
         if len(looks) > 2 and looks[1][0] <= now - WINDOWS[0]:
             first = next(i for i, (at, _) in enumerate(looks) if at > now - WINDOWS[0]) - 1
             looks = looks[first:]
-        return Arrivals(looks, self.last | counters)
+        return Arrivals(looks, self.last | counters, self.crowds.seen(new, now))
 
     def keep(self, sources: set[str]) -> Arrivals:
         """Forget what is gone for good."""
         if sources >= self.last.keys():
             return self
-        return Arrivals(self.looks, {source: count for source, count in self.last.items() if source in sources})
+        return replace(self, last={source: count for source, count in self.last.items() if source in sources})
 
-    def rate(self, now: float) -> float:
-        """Requests a second at this time."""
+    def rate(self, now: float, usually: float = WINDOWS[0]) -> float:
+        """Requests a second: the mean of the last `usually` seconds, or since they became clearly more than that."""
         if not self.looks:
             return 0.0
-        longest = min(max(now - self.looks[0][0], WINDOWS[-1]), WINDOWS[0])
+        longest = min(max(now - self.looks[0][0], WINDOWS[-1]), usually)
         usual = self._within(longest, now) / longest
         counts = [(window, self._within(window, now)) for window in WINDOWS if window < longest]
         # By how many deviations each shorter window has more than usual.
-        signs = [(count - usual * window) / sqrt(max(usual * window, 1.0)) for window, count in counts]
+        spread = self.crowds.dispersion
+        signs = [(count - usual * window) / sqrt(max(usual * window, 1.0) * spread) for window, count in counts]
         most = max(signs, default=0.0)
         if most < _CERTAIN:
             return usual
         # Something has changed: since about then, or later; what is left of it without good luck counts.
         since = counts[signs.index(most) :]
-        return max(usual, *((count - _LUCK * sqrt(count)) / window for window, count in since))
+        return max(usual, *((count - _LUCK * sqrt(count * spread)) / window for window, count in since))
 
     def _within(self, window: float, now: float) -> float:
         """Requests of the last so many seconds; between two looks they came evenly."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from falcon_operator.api.reasons import Reason
 from falcon_operator.decide.autoscale import words
-from falcon_operator.decide.autoscale.demand import Demand, demand
+from falcon_operator.decide.autoscale.demand import Demand, demand, used
 from falcon_operator.decide.autoscale.history import History
 from falcon_operator.decide.autoscale.learning import learn
 from falcon_operator.decide.autoscale.sight import Sight, look
@@ -16,8 +16,8 @@ from falcon_operator.decide.autoscale.types import Config, Decision, Fleet, Limi
 
 # After a pause in which nothing was seen, what was seen before says nothing: an operator slept, or its clock jumped.
 _GAP_SECONDS = 60.0
-# Requests in flight are averaged over so many seconds.
-_MEAN_SECONDS = 8.0
+# The use of engines is averaged over so many seconds, since a crowd of requests is not load that stays.
+_MEAN_SECONDS = 60.0
 # Engines are added where they would be used more than half way between the target and all of the time.
 _UP = 0.5
 # Fewer are kept where they would have been used less than so far between them for the whole window.
@@ -70,7 +70,7 @@ def _observed(sight: Sight, signals: Signals, fleet: Fleet, config: Config, stat
         evidence=evidence,
         arrivals=arrivals.keep(set(signals.gateways if config.gateway else signals.engines)),
         history=history,
-        in_flight=state.in_flight + share * (sight.in_flight - state.in_flight),
+        used=state.used + share * (used(sight, fleet, config, learned) - state.used),
         requested=now if came or state.requested is None else state.requested,
     )
 

@@ -10,8 +10,6 @@ SPAN = 3600.0
 _SLICES = int(SPAN / SLICE)
 # What is needed only for a moment may be late.
 MINUTE = 60.0
-# Of the last hour, so much stays below what may come again.
-AGAIN = 0.95
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Summary:
 
     busiest: float = 0.0  # of the window's minutes, the mean of the busiest
     peak: float = 0.0  # of the window, its highest look
-    again: float = 0.0  # of the hour, what almost all of it stayed below
+    again: float = 0.0  # of the hour, what came more than once
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ class History:
         summary = Summary(
             busiest=_busiest([s.mean for s in window], max(1, int(MINUTE / self.width))),
             peak=max((s.peak for s in window), default=0.0),
-            again=quantile([s.mean for s in kept], AGAIN),
+            again=_again(kept, max(1, int(max(self.window, MINUTE) / self.width))),
         )
         return replace(self, slices=(*kept, *new), summary=summary)
 
@@ -85,8 +83,21 @@ def _busiest(means: list[float], many: int) -> float:
     return found / many
 
 
-def quantile(values: list[float], share: float) -> float:
-    """The value that such a share of all does not exceed; 0 of none."""
-    if not values:
-        return 0.0
-    return sorted(values)[min(int(share * len(values)), len(values) - 1)]
+def _again(slices: tuple[Slice, ...], many: int) -> float:
+    """The highest demand that came at least twice, with a time between in which there was less than half of it.
+
+    Times are of `many` slices, as long as the window: what comes again sooner is kept by the window.
+    """
+    times: dict[int, float] = {}
+    for s in slices:
+        times[s.number // many] = max(times.get(s.number // many, 0.0), s.mean)
+    peaks = list(times.values())
+    found = 0.0
+    for first, peak in enumerate(peaks):
+        valley = peak
+        for later in peaks[first + 1 :]:
+            level = min(peak, later)
+            if valley <= level / 2:
+                found = max(found, level)
+            valley = min(valley, later)
+    return found
