@@ -242,12 +242,8 @@ async def test_a_pod_that_was_replaced_is_another_source(pair: Pair) -> None:
 async def test_an_idle_resource_waits_for_news_and_wakes_at_once(pair: Pair) -> None:
     first, second, setting = pair
     setting.autoscaler.want(KEY, watch(first, second))
-    await setting.until(lambda: first.polls > 0 or second.polls > 0)
-    async with asyncio.timeout(20):
-        while not (first.polls and second.polls):
-            await (first if not first.polls else second).until_asked(
-                1 + len((first if not first.polls else second).asked)
-            )
+    for gateway in (first, second):
+        await _until_asked(gateway, lambda gateway=gateway: gateway.polls > 0)  # type: ignore[misc]
     assert first.asked[-1] == "/load?arrived=0"
     count, asked = len(setting.looks), len(second.asked)
     first.tell(held=1, arrived=1)
@@ -258,7 +254,7 @@ async def test_an_idle_resource_waits_for_news_and_wakes_at_once(pair: Pair) -> 
     assert setting.signals.problem is None
     first.tell(held=0, in_flight=0)
     polls = first.polls
-    await setting.until(lambda: first.polls > polls)
+    await _until_asked(first, lambda: first.polls > polls)
     assert first.asked[-1] == "/load?arrived=1"
 
 
@@ -338,7 +334,7 @@ async def test_engines_behind_gateways_are_asked_while_there_is_load(pair: Pair)
     await setting.until(lambda: bool(setting.looks) and len(setting.signals.engines) == 1)
     assert setting.signals.engines_expected == 1
     first.tell(in_flight=0)
-    await setting.until(lambda: first.polls > 0)
+    await _until_asked(first, lambda: first.polls > 0)
     asked = len(engine.asked)
     first.tell(in_flight=1, arrived=1)
     await engine.until_asked(asked + 1)

@@ -14,6 +14,9 @@ MOST_SERIES = 256
 MOST = 2**53
 LINE_BYTES = 16 * 1024
 _TIME = re.compile(rb"-?[0-9]{1,20}")
+_NO_LABELS: frozenset[tuple[str, str]] = frozenset()
+# What most samples of a gateway are, read at once: there are a thousand a second.
+_PLAIN = re.compile(rb" ([0-9]{1,15}(?:\.[0-9]{1,15})?)")
 _NUMBER = re.compile(rb"[+-]?[0-9]{1,400}(?:\.[0-9]{0,400})?(?:[eE][+-]?[0-9]{1,4})?")
 
 
@@ -60,6 +63,9 @@ def _series(text: bytes, name: str) -> dict[frozenset[tuple[str, str]], float]:
 
 def _sample(rest: bytes, name: str) -> tuple[frozenset[tuple[str, str]], float]:
     """What stands behind the name on one line."""
+    plain = _PLAIN.fullmatch(rest)
+    if plain is not None:
+        return _NO_LABELS, float(plain[1])
     closing = rest.rfind(b"}")
     inside, words = rest[1:closing] if closing > 0 else b"", rest[closing + 1 :].split()
     timed = len(words) == 2 and _TIME.fullmatch(words[1])

@@ -26,7 +26,8 @@ class GatewayLink:
     def __init__(self, address: str, port: int, answered: Answered, clock: Callable[[], float]) -> None:
         self._address, self._port, self._answered, self._clock = address, port, answered, clock
         self.url = f"{url_of(address, port)}/load"
-        self._head = f"Host: {self.url.split('/')[2]}\r\n\r\n"
+        self._host = f"Host: {self.url.split('/')[2]}\r\n\r\n"
+        self._plain = f"GET /load HTTP/1.1\r\n{self._host}".encode()
         self._connection: _Connection | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._question: bytes | None = None
@@ -40,9 +41,9 @@ class GatewayLink:
 
     def ask(self, arrived: float | None = None) -> None:
         """Ask how it is; with `arrived`, its counter as last seen, it answers when there is news. One at a time."""
-        query = "" if arrived is None else f"?arrived={arrived:.0f}"
-        self._question = f"GET /load{query} HTTP/1.1\r\n{self._head}".encode()
-        self.asked, self.waits = self._clock(), arrived is not None
+        waits = arrived is not None
+        self._question = f"GET /load?arrived={arrived:.0f} HTTP/1.1\r\n{self._host}".encode() if waits else self._plain
+        self.asked, self.waits = self._clock(), waits
         self._send()
 
     def drop(self) -> None:

@@ -41,8 +41,9 @@ LOAD_SECONDS, NO_LOAD_SECONDS = 1.0, 5.0
 PLAN_SECONDS = 0.2
 # Between two decisions that engines ask for, each on its own.
 GATHER_SECONDS = 0.25
-# A plan is asked for at once where the number of engines changes, and so often at most for words alone.
-WORDS_SECONDS = 5.0
+# A plan is asked for at once where the number of engines changes, or load becomes known or unknown; for other words, which
+# may change with each look, once in so many seconds at most.
+WORDS_SECONDS = 30.0
 
 log = logging.getLogger(__name__)
 
@@ -204,7 +205,7 @@ class Watched:
             self._broken = True
             self._decision = _frozen(fleet, error)
         said = self._said(self._decision)
-        words_only = self._told is not None and said[0] == self._told[0]
+        words_only = self._told is not None and said[:2] == self._told[:2]
         if said != self._told and not (words_only and now - self._queued < WORDS_SECONDS):
             self._queued = now
             self._changed(self._key)
@@ -223,7 +224,8 @@ class Watched:
 
     def _said(self, decision: Decision) -> tuple[object, ...]:
         """What makes a plan come out differently."""
-        return (decision.replicas if self._watch.native else None), decision.limited_by, decision.unknown
+        replicas = decision.replicas if self._watch.native else None
+        return replicas, decision.unknown is None, decision.unknown, decision.limited_by
 
 
 def _changes(known: dict[str, Any], pods: Iterable[Pod]) -> list[tuple[str, str]]:
