@@ -219,6 +219,7 @@ def _condition(kind: str, status: str) -> dict[str, Any]:
 
 FULL_STATUS: dict[str, Any] = {
     "observedGeneration": 1,
+    "desiredReplicas": 2,
     "replicas": 1,
     "readyReplicas": 1,
     "updatedReplicas": 1,
@@ -245,6 +246,10 @@ FULL_STATUS: dict[str, Any] = {
         "limitedBy": "maxReplicas",
         "lastScaleTime": "2026-11-24T13:00:00Z",
         "decisions": [{"time": "2026-11-24T13:00:00Z", "fromReplicas": 1, "toReplicas": 2, "reason": "load"}],
+        "learned": {
+            **{"promptTokensPerSecond": 17000, "stepMilliseconds": 5.4, "sequenceMilliseconds": 0.144},
+            **{"promptTokens": 1200, "answerTokens": 200},
+        },
     },
     "revision": {"current": "a", "updated": "b", "renderer": "c", "available": "d"},
     "nodes": {"eligible": 1, "rejected": [{"name": "n", "reason": "no GPU"}]},
@@ -309,7 +314,7 @@ def test_columns(unwatched: Resources) -> None:
     assert shown == {
         "Name": (0, "columns"),
         "Ready": (0, "False"),
-        "Desired": (0, 1),
+        "Desired": (0, 2),
         "Available": (0, 1),
         "URL": (1, "http://status.default.svc.cluster.local/v1"),
         "Engine": (1, "0.33.0"),

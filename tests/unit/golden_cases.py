@@ -121,6 +121,7 @@ CASES: dict[str, dict[str, Any]] = {
         },
     },
     "no-gateway": {"gateway": {"enabled": False}},
+    "autoscaling": {"replicas": 7, "autoscaling": {"minReplicas": 2, "maxReplicas": 40}},
 }
 
 

@@ -90,7 +90,8 @@ def test_effective_gpu_count(spec: Any, count: int) -> None:
         ({"model": {"checkpoint": "AsIs"}}, ["model.checkpoint"]),
         ({"engine": {"computeFormat": "BF16"}}, ["engine.computeFormat"]),
         ({"gpu": {"fp4": "Require"}, "startup": {"canary": False}}, []),
-        ({"autoscaling": {"mode": "External"}}, ["autoscaling"]),
+        ({"autoscaling": {"mode": "External"}}, []),
+        ({"autoscaling": {"maxReplicas": 8}}, []),
         ({"monitoring": {"podMonitor": "Off"}}, ["monitoring.podMonitor"]),
     ],
 )

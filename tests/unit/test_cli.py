@@ -100,6 +100,20 @@ def test_render_prints_what_would_be_created(tmp_path: Path, capsys: pytest.Capt
     assert documents[kinds.index("Deployment")]["spec"]["replicas"] == 2
 
 
+def test_render_says_that_an_autoscaled_number_is_where_it_begins(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "web.yaml"
+    file.write_text(RESOURCE.replace("replicas: 2", "autoscaling: {minReplicas: 3, maxReplicas: 8}"))
+    assert main(["render", str(file)]) == 0
+    said = capsys.readouterr().out
+    documents = list(yaml.safe_load_all(said))
+    engines = next(d for d in documents if d["kind"] == "Deployment" and d["metadata"]["name"] == "web")
+    assert engines["spec"]["replicas"] == 3
+    remark = "# spec.replicas is where it begins: the autoscaler sets it from 3 to 8."
+    assert [line for line in said.splitlines() if line.startswith("#")] == [remark]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

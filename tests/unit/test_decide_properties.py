@@ -13,9 +13,11 @@ from falcon_operator.api import names
 from falcon_operator.api.reasons import STANDING_CONDITIONS, ConditionType, Reason
 from falcon_operator.api.resource import parse
 from falcon_operator.api.status import Status
+from falcon_operator.decide.autoscale.engine_law import Learned
+from falcon_operator.decide.autoscale.types import Decision, Limit
 from falcon_operator.decide.nodes import NodeFacts, NodeIndex
 from falcon_operator.decide.reconcile import decide
-from falcon_operator.decide.types import EngineFacts
+from falcon_operator.decide.types import EngineFacts, Scaling
 
 PROFILE = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -44,8 +46,28 @@ gpu = st.one_of(
     some(count=st.integers(1, 8), products=st.lists(word, max_size=3, unique=True), memoryAtLeast=size),
     word.map(lambda name: {"claims": [{"name": name, "resourceClaimTemplateName": name}]}),
 )
+autoscaling = st.one_of(
+    st.fixed_dictionaries({"maxReplicas": st.integers(2, 6)}, optional={"minReplicas": st.integers(1, 2)}),
+    st.fixed_dictionaries({"mode": st.just("External")}, optional={"maxReplicas": st.integers(1, 6)}),
+    st.just({"minReplicas": 0, "maxReplicas": 4, "scaleToZeroAfter": "1h"}),
+)
+decision = st.builds(
+    Decision,
+    replicas=st.integers(0, 8),
+    reason=st.sampled_from(["The load needs it.", "x" * 2000]),
+    signal=st.just("2 of 2 gateways"),
+    limited_by=st.none() | st.sampled_from(Limit),
+    unknown=st.none() | st.just((Reason.METRICS_UNKNOWN, "The load is not known.")),
+)
+scalings = st.none() | st.builds(
+    Scaling,
+    decision=decision,
+    learned=st.builds(Learned, prompt=st.none() | st.just(100.0), answer=st.just(20.0)),
+    seen=st.none() | st.integers(0, 8),
+)
 ACTED_ON = dict(
     replicas=st.integers(0, 4),
+    autoscaling=autoscaling,
     suspend=st.booleans(),
     updatePolicy=st.sampled_from(["Manual", "Auto"]),
     image=some(reference=word.map(lambda name: f"registry.example.com/{name}:v0.33.0")),
@@ -165,6 +187,7 @@ def worlds(draw: st.DrawFn) -> World:
     """A resource somewhere on its way, with pods of this and that revision in any state."""
     world = World(spec=draw(specs), nodes=draw(nodes))
     world.step()
+    world.scaling = draw(scalings)
     if draw(st.booleans()):
         world.change(draw(specs))
         world.step()
@@ -195,7 +218,10 @@ def worlds(draw: st.DrawFn) -> World:
 def test_a_decision_never_fails_and_its_status_is_complete_and_valid(world: World) -> None:
     plan = world.step()
     said = [c["type"] for c in plan.status["conditions"]]
-    assert said in (list(STANDING_CONDITIONS), [*STANDING_CONDITIONS, ConditionType.GATEWAY_READY])
+    assert said[: len(STANDING_CONDITIONS)] == list(STANDING_CONDITIONS)
+    others = said[len(STANDING_CONDITIONS) :]
+    assert others == [k for k in (ConditionType.AUTOSCALING_ACTIVE, ConditionType.GATEWAY_READY) if k in others]
+    assert (ConditionType.AUTOSCALING_ACTIVE in others) >= ("autoscaling" in world.spec and bool(plan.apply))
     assert {c["reason"] for c in plan.status["conditions"]} <= set(Reason)
     assert all(c["message"] for c in plan.status["conditions"])
     Status.model_validate(plan.status)
@@ -235,6 +261,30 @@ def test_the_same_inputs_give_the_same_plan_and_are_not_changed(world: World) ->
 
 
 @PROFILE
+@given(worlds(), st.integers(0, 9))
+def test_an_operator_that_begins_anew_moves_no_number_within_bounds(world: World, number: int) -> None:
+    asked = world.spec.get("autoscaling", {})
+    if world.deployment is None or "maxReplicas" not in asked or asked.get("mode") == "External":
+        return
+    number = min(max(number, asked.get("minReplicas", 1)), asked["maxReplicas"])
+    for _ in range(3):
+        world.step()
+    if world.spec.get("suspend") or not world.plan().apply:
+        return
+    world.deployment["spec"]["replicas"] = number
+    world.scaling = None
+    world.step()
+    if "Deployment/demo" not in world.refused:
+        assert world.deployment["spec"]["replicas"] == number
+    objects, status = copy.deepcopy(world.objects), copy.deepcopy(world.status)
+    plan = world.step(seconds=3600)
+    assert (world.objects, plan.status, plan.events) == (objects, status, ())
+    # What is decided of another number is not carried out, either.
+    world.scaling = Scaling(Decision(number + 1, "More.", "2 of 2 gateways"), Learned(), seen=number + 1)
+    assert world.step(seconds=3600).apply == plan.apply
+
+
+@PROFILE
 @given(admitted)
 def test_every_spec_that_is_acted_on_comes_to_serve(spec: dict[str, Any]) -> None:
     world = World(spec=spec)
@@ -258,7 +308,7 @@ def test_what_has_served_is_restarted_only_by_a_change_of_the_pods_spec(
     template = copy.deepcopy(world.template())
     world.renderer = renderer("2")
     # All that does not concern pods.
-    other: dict[str, Any] = {k: later[k] for k in ("replicas", "suspend") if k in later}
+    other: dict[str, Any] = {k: later[k] for k in ("replicas", "suspend", "autoscaling") if k in later}
     strategy = {"strategy": later.get("rollout", {}).get("strategy", "Auto")}
     world.change({**world.spec, **other, "rollout": {**world.spec.get("rollout", {}), **strategy}})
     world.settle()

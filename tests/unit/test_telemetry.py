@@ -44,6 +44,8 @@ def test_a_resources_series_are_those_of_its_status_and_vanish_with_it() -> None
         ("web", "ns", "updated"): 0,
     }
     assert samples(metrics, "falcon_deployment_condition") == {("web", "ns", "Starting", "False", "Ready"): 1}
+    resources[0] = {**RESOURCE, "status": {"desiredReplicas": 7}}
+    assert samples(metrics, "falcon_deployment_replicas")["web", "ns", "desired"] == 7, "what an autoscaler has found"
     resources.clear()
     assert samples(metrics, "falcon_deployment_condition") == {}
 

@@ -11,7 +11,7 @@ from falcon_operator.api import names
 from falcon_operator.api.config import OperatorConfig
 from falcon_operator.decide.nodes import NodeIndex
 from falcon_operator.decide.reconcile import decide
-from falcon_operator.decide.types import EngineFacts, Event, Launcher, Plan, Renderer, Snapshot
+from falcon_operator.decide.types import EngineFacts, Event, Launcher, Plan, Renderer, Scaling, Snapshot
 
 Json = dict[str, Any]
 
@@ -55,6 +55,7 @@ class World:
     refused: dict[str, str] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     nodes: NodeIndex | None = None  # None: may not be read
+    scaling: Scaling | None = None  # what the autoscaler has decided; None: nothing yet
     made: int = 0
 
     def change(self, spec: Json) -> None:
@@ -101,6 +102,7 @@ class World:
             engines=dict(self.engines),
             refused=dict(self.refused),
             nodes=self.nodes,
+            scaling=self.scaling,
         )
 
     def plan(self) -> Plan:

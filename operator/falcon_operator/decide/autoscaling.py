@@ -41,9 +41,9 @@ class Move:
     limit: str | None = None
 
     @classmethod
-    def of(cls, there: Mapping[str, Any] | None) -> Move | None:
-        """From the Deployment's annotation; None where there is none, or nobody can read it."""
-        text = _annotations(there).get(names.ANNOTATION_SCALED)
+    def of(cls, marks: Mapping[str, str]) -> Move | None:
+        """From the Deployment's annotations; None where there is none, or nobody can read it."""
+        text = marks.get(names.ANNOTATION_SCALED)
         try:
             said = json.loads(text or "null")
             return cls(int(said["from"]), int(said["to"]), str(said["reason"]), said.get("signal"), said.get("limit"))

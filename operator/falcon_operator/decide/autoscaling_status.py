@@ -41,9 +41,13 @@ def in_status(
     live_status: Mapping[str, Any],
     desired: int,
     scaling: Scaling | None,
+    move: Move | None,
     time: str,
 ) -> dict[str, Any] | None:
-    """`status.autoscaling`; what is on record stays as long as nothing but the load has changed."""
+    """`status.autoscaling`; what is on record stays as long as nothing but the load has changed.
+
+    `move` is what the Deployment says, or is about to, of the last change of its number.
+    """
     if not native(spec):
         return None
     before: dict[str, Any] = dict(live_status.get("autoscaling") or {})
@@ -51,7 +55,6 @@ def in_status(
         # Without a number: what comes back after that is no decision of the autoscaler's.
         return {k: before[k] for k in ("lastScaleTime", "decisions", "learned") if k in before} or None
     found, decision, number = dict(before), current(there, scaling), before.get("desiredReplicas")
-    move = Move.of(there)
     if number != desired:
         known = move if move is not None and move.after == desired else None
         reason = known.reason if known is not None else SOMEBODY
@@ -94,7 +97,8 @@ def condition(
     found, decision = observed or {}, current(there, scaling)
     number = found.get("desiredReplicas", 0)
     if decision is not None and decision.unknown is not None:
-        return "False", *decision.unknown
+        reason, words = decision.unknown
+        return "False", reason, words + _remark(spec)
     if decision is None:
         # An operator that has just started knows nothing yet; what is on record goes on to be true as far as it can.
         before = live.get(ConditionType.AUTOSCALING_ACTIVE, {})

@@ -104,7 +104,10 @@ def _acted_on(
     started = (live_status.get("coldStart") or {}).get("ready")
     state = replace(state, cost=strategy.cost(manner.surge, desired, spec.gateway.enabled, started))
     live_conditions = statuses.live_conditions(snapshot.resource)
-    scaled = autoscaling_status.in_status(spec, there, live_status, desired, snapshot.scaling, statuses.timestamp(now))
+    marks = autoscaling.marks(spec, there, live_status, desired, snapshot.scaling)
+    scaled = autoscaling_status.in_status(
+        spec, there, live_status, desired, snapshot.scaling, autoscaling.Move.of(marks), statuses.timestamp(now)
+    )
     situation = Situation(
         spec=spec,
         image=image,
@@ -135,11 +138,7 @@ def _acted_on(
             all_conditions(situation), situation.live, _generation(snapshot.resource), now
         ),
     }
-    annotations = {
-        **target.annotations,
-        **(returned.annotations if returned is not None else {}),
-        **autoscaling.marks(spec, there, live_status, desired, snapshot.scaling),
-    }
+    annotations = target.annotations | (returned.annotations if returned is not None else {}) | marks
     moving = (*pods, *endpoint.pods)
     status, requeue = statuses.settled(_ordered(new), live_status, moving, now, state.doing)
     apply = [deployment(spec, owner, desired, target.template, annotations, surges=manner.surge)]

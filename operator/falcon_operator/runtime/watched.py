@@ -73,6 +73,7 @@ class Watched:
         self._gateways: dict[str, GatewaySource] = {}
         self._engines: dict[str, EngineSource] = {}
         self._decision: Decision | None = None
+        self._seen = 0  # engines that it was made of
         self._told: tuple[object, ...] | None = None  # what the newest plan went by
         self._queued = self._decided = -math.inf
         self._busy = now  # when there was a request last
@@ -97,7 +98,7 @@ class Watched:
         if self._decision is None:
             return None
         self._told = self._said(self._decision)
-        return Scaling(self._decision, self._state.learned)
+        return Scaling(self._decision, self._state.learned, self._seen)
 
     def figures(self) -> Figures:
         """For the operator's metrics: what is not wholly known is not said."""
@@ -193,6 +194,7 @@ class Watched:
             return  # an operator that begins is not blind: it has yet to look
         self._decided = now
         fleet = watch.fleet
+        self._seen = fleet.replicas
         if fleet.starting:
             fleet = replace(fleet, starting=tuple(age + now - self._since for age in fleet.starting))
         try:
@@ -224,8 +226,9 @@ class Watched:
 
     def _said(self, decision: Decision) -> tuple[object, ...]:
         """What makes a plan come out differently."""
-        replicas = decision.replicas if self._watch.native else None
-        return replicas, decision.unknown is None, decision.unknown, decision.limited_by
+        moves = self._watch.native and decision.replicas != self._seen
+        number = (self._seen, decision.replicas) if moves else None
+        return number, decision.unknown is None, decision.unknown, decision.limited_by
 
 
 def _changes(known: dict[str, Any], pods: Iterable[Pod]) -> list[tuple[str, str]]:
