@@ -65,10 +65,10 @@ async def test_a_turn_takes_what_the_law_says(monkeypatch: pytest.MonkeyPatch) -
     _, third = timed.ask(1, prompt=10)
     assert (timed.work.running, timed.work.waiting) == (1, 2)
     timed.clock.until(10)
-    # 0.1 + 0.01 + 100 / 1000, then two at a time, with the second prompt in the first of them; then the third
-    assert first == [0.21, 0.38, 0.5, 0.63]
-    assert second == [0.38, 0.5]
-    assert third == [0.63]
+    # 0.1 + 100 / 1000, then 0.1 + 0.01 + 50 / 1000; two go on; one goes on, and the third prompt has room
+    assert first == [0.2, 0.36, 0.48, 0.6]
+    assert second == [0.36, 0.48]
+    assert third == [0.6]
     assert (timed.work.finished, timed.work.prompt_tokens, timed.work.generated) == (3, 160, 7)
     assert timed.work.idle.is_set()
 

@@ -7,6 +7,7 @@ import asyncio
 import json
 import statistics
 import sys
+import tempfile
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +17,7 @@ import httpx
 from tests.cluster import kubeapi
 from tests.node import chart
 
-from benchmarks.autoscale.live import react, wake
+from benchmarks.autoscale.live import react, trace, wake
 
 Numbers = dict[str, Any]
 Part = Callable[[httpx.Client, int], Awaitable[tuple[Numbers, bool]]]
@@ -36,14 +37,14 @@ async def _react(client: httpx.Client, repeats: int) -> tuple[Numbers, bool]:
         one = await react.react(client, seed)
         found.append(one)
         print(
-            f"  {one.before} -> {one.kept} engines in {one.writes} writes, the first after {one.first:.2f} s, the last "
-            f"after {one.right:.2f} s; {one.lost} requests lost{'' if one.met else '  MISSED'}",
+            f"  {one.before} -> {one.kept} engines in {one.writes} writes, the first after {one.first:.2f} s, enough after "
+            f"{one.enough:.2f} s; {one.lost} requests lost{'' if one.met else '  MISSED'}",
             flush=True,
         )
-    wanted = react.expected(react.RATE * react.FACTOR)
-    print(f"load x {react.FACTOR}: the law asks for {wanted} engines")
+    wanted, least = (react.engines(react.RATE * react.FACTOR, use) for use in (react.TARGET, react.BORNE))
+    print(f"load x {react.FACTOR}: the law asks for {wanted} engines, and adds none to {least}")
     _spread("from the step to the first write of more replicas", [one.first for one in found], react.FIRST_LIMIT)
-    _spread("from the step to the number that it kept", [one.right for one in found], react.RIGHT_LIMIT)
+    _spread("from the step to the write of enough", [one.enough for one in found], react.RIGHT_LIMIT)
     return {"expected": wanted, "steps": [asdict(one) for one in found]}, all(one.met for one in found)
 
 
@@ -69,7 +70,31 @@ async def _wake(client: httpx.Client, repeats: int) -> tuple[Numbers, bool]:
     return numbers, met and not lost and all(one.met for one in woken)
 
 
-PARTS: dict[str, Part] = {"react": _react, "wake": _wake}
+async def _trace(client: httpx.Client, _: int) -> tuple[Numbers, bool]:
+    requests = trace.make(seed=1)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trace.csv"
+        trace.write(requests, path)
+        lived = await trace.live(client, requests)
+        played = trace.simulated(path, lived.cold_start)
+    apart = abs(lived.attainment - played.slo_attainment)
+    met = apart <= trace.AGREE
+    hours = lived.replica_seconds / 3600
+    print(f"{len(requests)} requests, engines that start in {lived.cold_start:.1f} s")
+    print(f"  {'':<16}{'SLO %':>8}{'engine-hours':>14}{'most engines':>14}{'lost':>6}")
+    print(f"  {'on the cluster':<16}{lived.attainment * 100:>8.2f}{hours:>14.3f}{lived.most:>14}{lived.lost:>6}")
+    most = max(count for _, count in played.moves)
+    print(
+        f"  {'simulated':<16}{played.slo_attainment * 100:>8.2f}{played.gpu_hours:>14.3f}{most:>14}{played.failed:>6}"
+    )
+    print(
+        f"  apart {apart * 100:.2f} points, at most {trace.AGREE * 100:.0f}  {'met' if met else 'MISSED'}", flush=True
+    )
+    numbers = asdict(lived) | {"simulated": played.slo_attainment, "simulated_gpu_hours": played.gpu_hours}
+    return numbers, met and not lived.lost
+
+
+PARTS: dict[str, Part] = {"react": _react, "wake": _wake, "trace": _trace}
 
 
 async def _main(names: list[str], repeats: int) -> tuple[Numbers, bool]:

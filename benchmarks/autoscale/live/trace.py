@@ -13,14 +13,17 @@ from random import Random
 import httpx
 from tests.load.arrivals import Arrival, Arrivals
 from tests.load.client import Outcome
-from tests.load.scaling import Scaled, scaled
+from tests.load.scaling import EACH, PROMPT_RATE, SEQUENCES, STEP, Scaled, scaled
+
+from benchmarks.autoscale.engine import EngineLaw
+from benchmarks.autoscale.falcon import Falcon
+from benchmarks.autoscale.simulation import TPOT, TTFT, Setting, Simulation
+from benchmarks.autoscale.simulation import Outcome as Simulated
+from benchmarks.autoscale.trace import read
 
 # Requests a second for so many seconds each: a slow start, two steps up, a lull, a peak and a lull.
-PIECES = ((4.0, 40.0), (16.0, 50.0), (36.0, 40.0), (8.0, 60.0), (44.0, 30.0), (6.0, 40.0))
+PIECES = ((4.0, 40.0), (20.0, 50.0), (44.0, 40.0), (10.0, 50.0), (56.0, 30.0), (6.0, 30.0))
 MOST = 8
-AUTOSCALING = {"maxReplicas": MOST, "scaleDownWindow": "30s"}
-# The service levels. Tokens of these engines take up to 40 ms, not the few of a GPU.
-FIRST_SECONDS, TOKEN_SECONDS = 2.0, 0.1
 # Engines that take long enough to start that it matters.
 LOAD_SECONDS = 4.0
 AGREE = 0.03
@@ -59,20 +62,27 @@ def write(trace: list[Arrival], path: Path) -> None:
         rows.writerows((_stamp(each.at), each.prompt, each.tokens) for each in trace)
 
 
+def simulated(path: Path, cold_start: float) -> Simulated:
+    """The trace in the simulator."""
+    law = EngineLaw(PROMPT_RATE, STEP, EACH, most=SEQUENCES)
+    policy = Falcon(cold_start, SEQUENCES, 1, MOST)
+    return Simulation(read(path), Setting(law, cold_start, 1, MOST), policy).run()
+
+
 def _stamp(seconds: float) -> str:
     return (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%d %H:%M:%S.%f")
 
 
 def met(outcome: Outcome) -> bool:
     """Whether a request got the service that it should."""
-    if outcome.kind != "ok" or outcome.first is None or outcome.first > FIRST_SECONDS:
+    if outcome.kind != "ok" or outcome.first is None or outcome.first > TTFT:
         return False
-    return outcome.tokens < 2 or (outcome.ended - outcome.began - outcome.first) / (outcome.tokens - 1) <= TOKEN_SECONDS
+    return outcome.tokens < 2 or (outcome.ended - outcome.began - outcome.first) / (outcome.tokens - 1) <= TPOT
 
 
 async def live(client: httpx.Client, trace: list[Arrival]) -> Lived:
     """The trace on the cluster."""
-    async with scaled(client, AUTOSCALING, gateways=2, load=LOAD_SECONDS) as resource:
+    async with scaled(client, {"maxReplicas": MOST}, gateways=2, load=LOAD_SECONDS) as resource:
         clients = await Arrivals.begin([resource.address], trace)
         try:
             outcomes = await clients.end()

@@ -18,7 +18,7 @@ REFUSE, ANSWER = "refuse", "answer"
 
 @dataclass(frozen=True)
 class Law:
-    """A turn of b sequences takes `step + each * b` seconds, and 1 / `prompt_rate` more for each new prompt token."""
+    """A turn takes `step + each * b` seconds where b sequences go on, and 1 / `prompt_rate` a new prompt token."""
 
     step: float
     each: float

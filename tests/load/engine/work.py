@@ -130,7 +130,7 @@ class LawfulWork(Work):
 
     def _begin(self, now: float) -> None:
         """The turn is due by the law from the end of the one before, however late that one was seen."""
-        prompts = 0
+        prompts, decoding = 0, len(self._running)
         while self._waiting and len(self._running) < self._sequences:
             generation = self._waiting.popleft()
             self._running.add(generation)
@@ -140,7 +140,7 @@ class LawfulWork(Work):
             self._turn = None
             return
         law = self._law
-        due = now + law.step + law.each * len(self._batch) + prompts / law.prompt_rate
+        due = now + law.step + law.each * decoding + prompts / law.prompt_rate
         self._turn = self._loop.call_at(due, self._end, due)
 
     def _end(self, due: float) -> None:
