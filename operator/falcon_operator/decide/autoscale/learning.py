@@ -23,8 +23,11 @@ _RIDGE = 60.0
 _LEAST, _MOST = 1 / 20, 20.0
 # Before that many engine-seconds the law is not touched.
 _ENOUGH = 10.0
-# Requests' lengths: so many requests ago counts half.
-_REQUESTS = 400.0
+# Requests' lengths: what was so many requests ago of one engine, and so many seconds, counts half.
+_REQUESTS, _SECONDS = 400.0, 300.0
+# Between two looks at an engine.
+_LOOK = 5.0
+_NOTHING = EngineSample(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 Row = tuple[float, float, float]
 
@@ -45,15 +48,18 @@ class Evidence:
 
 def learn(evidence: Evidence, learned: Learned, engines: dict[str, EngineSample]) -> tuple[Evidence, Learned]:
     """Take new samples in; those that are known already say nothing new."""
-    pairs = [(evidence.last.get(uid), sample) for uid, sample in engines.items()]
-    fresh = [(before, now) for before, now in pairs if before is not None and now.at > before.at]
     found = replace(evidence, last=dict(engines)) if evidence.last != engines else evidence
-    for before, now in fresh:
-        if _restarted(before, now):
+    fresh = False
+    for uid, now in engines.items():
+        before = evidence.last.get(uid)
+        if before is None and now.finished == 0:
+            # It has just started: all that it has counted came since.
+            found = _lengths(found, replace(_NOTHING, at=now.at - _LOOK), now)
+        if before is None or now.at <= before.at or _restarted(before, now):
             continue
-        found = _lengths(found, before, now)
-        found = _timing(found, before, now)
-    if found is evidence or not fresh:
+        fresh = True
+        found = _timing(_lengths(found, before, now), before, now)
+    if not fresh:
         return found, learned
     law = _law(found) or learned.law
     prompt = found.prompts / found.begun if found.begun >= 1 else learned.prompt
@@ -72,7 +78,7 @@ def _restarted(before: EngineSample, now: EngineSample) -> bool:
 def _lengths(evidence: Evidence, before: EngineSample, now: EngineSample) -> Evidence:
     ended = now.finished - before.finished
     begun = ended + now.running + now.waiting - before.running - before.waiting
-    fade = 0.5 ** (max(begun, ended) / _REQUESTS)
+    fade = 0.5 ** min(max(begun, ended, 0.0) / _REQUESTS, (now.at - before.at) / _SECONDS)
     return replace(
         evidence,
         prompts=evidence.prompts * fade + now.prompt_tokens - before.prompt_tokens,
