@@ -17,7 +17,6 @@ from falcon_operator.decide.autoscale.engine_law import Learned
 from falcon_operator.decide.autoscale.state import State
 from falcon_operator.decide.autoscale.types import Config, Decision, Fleet, Limit, Signals
 from falcon_operator.decide.types import Watch
-from falcon_operator.observe import gateway as gateways
 from falcon_operator.runtime import sources, watched
 from falcon_operator.runtime.autoscaler import Autoscaler
 from falcon_operator.runtime.watched import Figures
@@ -96,7 +95,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         (sources, "AGAIN_SECONDS", 0.1),
         (sources, "PATIENT_SECONDS", 0.5),
         (sources, "TURNS", 100),
-        (gateways, "CONNECT_SECONDS", 0.3),
     ):
         monkeypatch.setattr(module, name, value)
 
@@ -367,6 +365,26 @@ async def test_a_plan_is_asked_for_once_for_each_change(pair: Pair) -> None:
     assert setting.changed == []
 
 
+async def test_a_number_that_somebody_else_has_set_is_set_right(pair: Pair) -> None:
+    first, _, setting = pair
+    first.tell(in_flight=1)
+    setting.decision = lambda *_: Decision(5, "More.", "all")
+    setting.autoscaler.want(KEY, watch(first))
+    await setting.until(lambda: setting.changed != [])
+    assert (scaling := setting.autoscaler.scaling(KEY)) is not None
+    assert (scaling.decision.replicas, scaling.seen) == (5, 2)
+    setting.changed.clear()
+    setting.autoscaler.want(KEY, watch(first, fleet=Fleet(5, 2)))  # as a plan that was carried out
+    await setting.looks_more(3)
+    assert setting.changed == []
+    assert (scaling := setting.autoscaler.scaling(KEY)) is not None
+    assert scaling.seen == 5
+    setting.autoscaler.want(KEY, watch(first, fleet=Fleet(1, 1)))  # what it was told is of five, and says nothing here
+    await setting.until(lambda: setting.changed != [])
+    assert (scaling := setting.autoscaler.scaling(KEY)) is not None
+    assert (scaling.decision.replicas, scaling.seen) == (5, 1)
+
+
 async def test_words_that_change_all_the_time_ask_for_few_plans(pair: Pair) -> None:
     first, _, setting = pair
     first.tell(in_flight=1)
@@ -530,6 +548,22 @@ async def test_what_is_forgotten_is_not_asked_and_begins_anew(pair: Pair) -> Non
     setting.autoscaler.want(KEY, watch(first, second))
     await setting.until(lambda: len(setting.states) > states)
     assert setting.states[states].looked is None
+
+
+async def test_a_process_that_was_late_itself_blames_nobody(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, setting = pair
+    monkeypatch.setattr(watched, "IDLE_SECONDS", 60)
+    for gateway in (first, second):
+        gateway.tell(in_flight=1)
+    setting.autoscaler.want(KEY, watch(first, second))
+    await setting.looks_more(3)
+    connections = first.connections, second.connections
+    for _ in range(3):
+        count = len(setting.looks)
+        time.sleep(0.8)  # noqa: ASYNC251  # nothing runs meanwhile: that is what this test is of
+        await setting.looks_more(2)
+        assert {signals.problem for signals, _, _ in setting.looks[count:]} == {None}
+    assert (first.connections, second.connections) == connections
 
 
 async def test_many_resources_do_not_beat_at_once() -> None:

@@ -15,13 +15,15 @@ from falcon_operator.observe.http import Unreadable, url_of, why
 from falcon_operator.observe.load import gateway_sample
 
 ANSWER_BYTES = 16 * 1024
-CONNECT_SECONDS = 2.0
 
 Answered = Callable[[GatewaySample | Unreadable], None]
 
 
 class GatewayLink:
-    """One gateway; `answered` gets what it says, or why it says nothing, once for each question."""
+    """One gateway; `answered` gets what it says, or why it says nothing, once for each question.
+
+    How long an answer may take is the caller's to say: there is no timer here.
+    """
 
     def __init__(self, address: str, port: int, answered: Answered, clock: Callable[[], float]) -> None:
         self._address, self._port, self._answered, self._clock = address, port, answered, clock
@@ -38,6 +40,11 @@ class GatewayLink:
     def open(self) -> bool:
         """Whether a question waits for its answer."""
         return self._question is not None
+
+    @property
+    def connected(self) -> bool:
+        """Whether the question has been sent."""
+        return self._connection is not None
 
     def ask(self, arrived: float | None = None) -> None:
         """Ask how it is; with `arrived`, its counter as last seen, it answers when there is news. One at a time."""
@@ -72,9 +79,8 @@ class GatewayLink:
         loop = asyncio.get_running_loop()
         made: _Connection | None = None
         try:
-            async with asyncio.timeout(CONNECT_SECONDS):
-                _, made = await loop.create_connection(lambda: _Connection(self), self._address, self._port)
-        except (OSError, TimeoutError) as error:
+            _, made = await loop.create_connection(lambda: _Connection(self), self._address, self._port)
+        except OSError as error:
             self._connecting = None
             self._fail(f"does not answer: {why(error)}")
             return

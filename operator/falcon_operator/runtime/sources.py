@@ -21,6 +21,8 @@ NEWS_SECONDS = 25.0
 AGAIN_SECONDS = 1.0
 # A pod that has not answered so many times is asked less often.
 PATIENT_TIMES, PATIENT_SECONDS = 5, 5.0
+# Turns that come later than this tell of this process, not of the pods.
+LATE_SECONDS = 0.25
 # Timers are due together, so many times a second: each turn of the event loop has a price of its own.
 TURNS = 40
 
@@ -48,6 +50,7 @@ class Source(Generic[Sample]):
         self.closed = False
         self._failures = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._when = 0.0
         self._phase, self._period = 0.0, 1.0
 
     @property
@@ -73,7 +76,8 @@ class Source(Generic[Sample]):
         """Have the next turn at a time of the event loop."""
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_at(math.ceil(when * TURNS - 1e-6) / TURNS, self._come_due)
+        self._when = math.ceil(when * TURNS - 1e-6) / TURNS
+        self._timer = asyncio.get_running_loop().call_at(self._when, self._come_due)
 
     def take(self, found: Sample | Unreadable) -> None:
         """Keep an answer."""
@@ -113,6 +117,7 @@ class GatewaySource(Source[GatewaySample]):
     ) -> None:
         super().__init__(address, means, taken)
         self._idle = idle
+        self._excused = -math.inf  # when this process itself was late last
         self._link = GatewayLink(address, means.gateway_port, self._answered, means.clock)
 
     def wake(self) -> None:
@@ -123,15 +128,20 @@ class GatewaySource(Source[GatewaySample]):
 
     def turn(self) -> None:
         """Ask, unless it is still to answer."""
-        link, clock = self._link, self.means.clock
-        if link.open and clock() - link.asked >= (NEWS_SECONDS if link.waits else LOOK_SECONDS) - 1 / TURNS:
-            link.give_up()
+        link = self._link
+        if link.open:
+            patience = NEWS_SECONDS if link.waits and link.connected else LOOK_SECONDS
+            # Where this process itself has been late, the answer may only be yet to be read.
+            if asyncio.get_running_loop().time() - self._when > LATE_SECONDS:
+                self._excused = self.means.clock()
+            if self.means.clock() - max(link.asked, self._excused) >= patience - 1 / TURNS:
+                link.give_up()
         if self.closed:
             return
         if not link.open:
             self._ask()
         elif self._timer is None:
-            self.schedule()
+            self._wait()
 
     def close(self) -> None:
         """Ask nothing more, and end the connection."""
@@ -142,9 +152,16 @@ class GatewaySource(Source[GatewaySample]):
         known = self.sample
         if known is not None and self.problem is None and self._idle():
             self._link.ask(known.arrived)
-            self.at(asyncio.get_running_loop().time() + NEWS_SECONDS)
         else:
             self._link.ask()
+        self._wait()
+
+    def _wait(self) -> None:
+        """Have the next turn on the next beat, or after all of the time that a wait for news may take."""
+        if self._link.waits and self._link.connected:
+            since = self.means.clock() - self._link.asked
+            self.at(asyncio.get_running_loop().time() + max(NEWS_SECONDS - since, AGAIN_SECONDS))
+        else:
             self.schedule()
 
     def _answered(self, found: GatewaySample | Unreadable) -> None:

@@ -41,8 +41,8 @@ LOAD_SECONDS, NO_LOAD_SECONDS = 1.0, 5.0
 PLAN_SECONDS = 0.2
 # Between two decisions that engines ask for, each on its own.
 GATHER_SECONDS = 0.25
-# A plan is asked for at once where the number of engines changes, or load becomes known or unknown; for other words, which
-# may change with each look, once in so many seconds at most.
+# A plan is asked for at once where the number of engines changes, or load becomes known or unknown; for other words,
+# which may change with each look, once in so many seconds at most.
 WORDS_SECONDS = 30.0
 
 log = logging.getLogger(__name__)
@@ -73,8 +73,8 @@ class Watched:
         self._gateways: dict[str, GatewaySource] = {}
         self._engines: dict[str, EngineSource] = {}
         self._decision: Decision | None = None
-        self._seen = 0  # engines that it was made of
-        self._told: tuple[object, ...] | None = None  # what the newest plan went by
+        self._seen = 0  # of how many engines it was made
+        self._told: tuple[Decision, int] | None = None  # what the newest plan went by: a decision, and its `seen`
         self._queued = self._decided = -math.inf
         self._busy = now  # when there was a request last
         self._later: asyncio.TimerHandle | None = None
@@ -97,7 +97,7 @@ class Watched:
         """The newest decision, which counts as told from here on."""
         if self._decision is None:
             return None
-        self._told = self._said(self._decision)
+        self._told = self._decision, self._seen
         return Scaling(self._decision, self._state.learned, self._seen)
 
     def figures(self) -> Figures:
@@ -206,9 +206,7 @@ class Watched:
                 log.exception("%s/%s: no decision on the number of engines; it stays as it is", *self._key)
             self._broken = True
             self._decision = _frozen(fleet, error)
-        said = self._said(self._decision)
-        words_only = self._told is not None and said[:2] == self._told[:2]
-        if said != self._told and not (words_only and now - self._queued < WORDS_SECONDS):
+        if self._is_news(self._decision, now):
             self._queued = now
             self._changed(self._key)
 
@@ -224,11 +222,19 @@ class Watched:
             problem=next((problem for problem in problems if problem is not None), None),
         )
 
-    def _said(self, decision: Decision) -> tuple[object, ...]:
-        """What makes a plan come out differently."""
-        moves = self._watch.native and decision.replicas != self._seen
-        number = (self._seen, decision.replicas) if moves else None
-        return number, decision.unknown is None, decision.unknown, decision.limited_by
+    def _is_news(self, decision: Decision, now: float) -> bool:
+        """Whether a plan would come out differently from the newest one."""
+        if self._told is None:
+            return True
+        told, seen = self._told
+        # One that found another number of engines has not acted on what it was told.
+        moves = decision.replicas != self._seen and self._seen != seen
+        if self._watch.native and (decision.replicas != told.replicas or moves):
+            return True
+        if (decision.unknown is None) != (told.unknown is None):
+            return True
+        same = (decision.unknown, decision.limited_by) == (told.unknown, told.limited_by)
+        return not same and now - self._queued >= WORDS_SECONDS
 
 
 def _changes(known: dict[str, Any], pods: Iterable[Pod]) -> list[tuple[str, str]]:
