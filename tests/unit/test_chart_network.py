@@ -48,13 +48,15 @@ def test_the_network_policy_lets_through_what_the_operator_does(helm: Helm) -> N
     test_pod = one(objects, "Pod")["metadata"]["labels"]
     assert ingress["from"][1]["podSelector"]["matchLabels"].items() <= test_pod.items()
 
-    dns, api_server, engines = policy["egress"]
+    dns, api_server, engines, gateways = policy["egress"]
     assert {(port["port"], port["protocol"]) for port in dns["ports"]} == {(53, "UDP"), (53, "TCP")}
     assert [port["port"] for port in api_server["ports"]] == [443, 8443]
     assert engines["ports"] == [{"port": p, "protocol": "TCP"} for p in (names.ENGINE_PORT, names.LAUNCHER_PORT)]
-    [to] = engines["to"]
-    assert to["namespaceSelector"] == {}
-    assert to["podSelector"]["matchLabels"].items() <= names.child_labels("falcon", "uid").items()
+    assert gateways["ports"] == [{"port": names.GATEWAY_METRICS_PORT, "protocol": "TCP"}]
+    for pods, component in ((engines, names.COMPONENT_ENGINE), (gateways, names.COMPONENT_GATEWAY)):
+        [to] = pods["to"]
+        assert to["namespaceSelector"] == {}
+        assert to["podSelector"]["matchLabels"].items() <= names.child_labels("falcon", "uid", component).items()
 
 
 def test_without_peers_everybody_may_scrape(helm: Helm) -> None:

@@ -139,7 +139,8 @@ def _creation_refused(deployment: Mapping[str, Any] | None) -> Blocker | None:
     words = re.sub(r'^pods "[^"]*" (is )?', "", str(condition.get("message") or "no message"))
     words = " ".join(words.split()).rstrip(".")[:_MESSAGE_CHARACTERS]
     if "exceeded quota" in words:
-        hint = "Raise the namespace's ResourceQuota, or lower the number of replicas, spec.resources or spec.gpu.count."
+        lower = "spec.replicas (spec.autoscaling.maxReplicas), spec.resources or spec.gpu.count"
+        hint = f"Raise the namespace's ResourceQuota, or lower {lower}."
         return Blocker(Reason.REFUSED, f"Pods cannot be created: {words}. {hint}")
     if "PodSecurity" in words:
         hint = "Relax the namespace's Pod Security level, or correct spec.security."
