@@ -37,8 +37,8 @@ async def _react(client: httpx.Client, repeats: int) -> tuple[Numbers, bool]:
         one = await react.react(client, seed)
         found.append(one)
         print(
-            f"  {one.before} -> {one.kept} engines in {one.writes} writes, the first after {one.first:.2f} s, enough after "
-            f"{one.enough:.2f} s; {one.lost} requests lost{'' if one.met else '  MISSED'}",
+            f"  {one.before} -> {one.kept} engines in {one.writes} writes, the first after {one.first:.2f} s, enough "
+            f"after {one.enough:.2f} s; {one.lost} requests lost{'' if one.met else '  MISSED'}",
             flush=True,
         )
     wanted, least = (react.engines(react.RATE * react.FACTOR, use) for use in (react.TARGET, react.BORNE))
