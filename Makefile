@@ -4,7 +4,7 @@ SHELL := /bin/bash
 export UV_PYTHON_DOWNLOADS := never
 RUN := .venv/bin
 
-.PHONY: help demo test lint crds down bench-reconcile bench-gate bench-gateway bench-loss clean
+.PHONY: help demo test lint crds down bench-reconcile bench-gate bench-gateway bench-loss bench-autoscale-live clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -37,6 +37,9 @@ bench-gateway: .venv/ready ## the gateway on loopback: CPU of a chunk, first tok
 
 bench-loss: .venv/ready ## what rollouts, drains and failures cost clients that stream; SCENARIO="rollout node-drain" for some
 	@benchmarks/run loss $(SCENARIO)
+
+bench-autoscale-live: .venv/ready ## the autoscaler on a real node: a step of the load, from zero and back, a trace; PART="react wake" for some
+	@benchmarks/run autoscale-live $(PART)
 
 down: ## stop the cluster and leave nothing behind
 	@testbed/down

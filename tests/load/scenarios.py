@@ -217,14 +217,17 @@ def spec_of(scenario: Scenario, engine: str = "0.32") -> Json:
     if engine == REAL:
         demo = yaml.safe_load((ROOT / "examples/cpu-demo.yaml").read_text())["spec"]
         return {**demo, **common, "engine": {**demo["engine"], "env": [{"name": "FAKE_ROUND", "value": "1"}]}}
-    manners = {"FAKE_ROUND": "1", "FAKE_LOAD": "3", "FAKE_TEARDOWN": "6"}
+    return {**common, **fake({"FAKE_ROUND": "1", "FAKE_LOAD": "3", "FAKE_TEARDOWN": "6"}, engine)}
+
+
+def fake(manners: dict[str, str], version: str = "0.32", sequences: int = 128) -> Json:
+    """The fields of a spec with fake engines of these manners, each with a GPU and so many sequences."""
     return {
-        **common,
-        "image": {"reference": IMAGES[engine], "pullPolicy": "Never"},
+        "image": {"reference": IMAGES[version], "pullPolicy": "Never"},
         "engine": {
             "device": "cpu",
             "maxModelLen": 4096,
-            "maxNumSeqs": 128,
+            "maxNumSeqs": sequences,
             "kvCacheDtype": "auto",
             "cudaGraphMode": "NONE",
             "prefixCaching": False,

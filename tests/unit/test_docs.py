@@ -22,7 +22,7 @@ from falcon_operator.decide.gate import admit
 
 FOLDERS = ("benchmarks", "charts", "docs", "examples", "images", "testbed")
 PAGES = sorted([*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in ROOT.glob(f"{folder}/**/*.md"))])
-EXAMPLES = sorted(ROOT.glob("examples/*.yaml"))
+EXAMPLES = sorted(ROOT.glob("examples/**/*.yaml"))
 
 
 def anchor(heading: str) -> str:

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from tests.load.engine.settings import ANSWER, Settings
-from tests.load.engine.work import Generation, Work
+from tests.load.engine.work import Generation, LawfulWork, Work
 from tests.load.wire import Message, WireError
 
 STREAM_HEAD = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n"
@@ -23,7 +23,8 @@ class Engine:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.work = Work(settings.sequences, settings.prefill)
+        law = settings.law
+        self.work = LawfulWork(settings.sequences, law) if law else Work(settings.sequences, settings.prefill)
         self.connections: set[Connection] = set()
         self.draining = self.dead = False
         self.asked = 0
@@ -46,6 +47,7 @@ class Engine:
         s, w = self.settings, self.work
         labels = f'engine="0",model_name="{s.names[0]}"'
         tokens = s.sequences * s.max_model_len
+        ended = {"length": w.finished, "abort": w.aborted}
         cache = f'block_size="3120",cache_dtype="fp8",num_gpu_blocks="{tokens // 3120}",kv_cache_size_tokens="{tokens}"'
         lines = [
             "# TYPE vllm:num_requests_running gauge",
@@ -58,6 +60,15 @@ class Engine:
             f"vllm:kv_cache_usage_perc{{{labels}}} {w.running / s.sequences:.4f}",
             "# TYPE vllm:cache_config_info gauge",
             f'vllm:cache_config_info{{{labels},{cache},kv_cache_max_concurrency="{float(s.sequences)}"}} 1.0',
+            "# TYPE vllm:prompt_tokens_total counter",
+            f"vllm:prompt_tokens_total{{{labels}}} {w.prompt_tokens}.0",
+            "# TYPE vllm:generation_tokens_total counter",
+            f"vllm:generation_tokens_total{{{labels}}} {w.generated}.0",
+            "# TYPE vllm:request_success_total counter",
+            *(
+                f'vllm:request_success_total{{{labels},finished_reason="{reason}"}} {ended.get(reason, 0)}.0'
+                for reason in ("stop", "length", "abort", "error", "repetition")
+            ),
             "# TYPE fake_engine_asked counter",
             f"fake_engine_asked_total {self.asked}",
             "# TYPE fake_engine_finished counter",
@@ -158,6 +169,7 @@ class Connection(asyncio.Protocol):
             asked: dict[str, Any] = json.loads(b"".join(self._parts))
             tokens = int(asked.get("max_tokens") or asked.get("max_completion_tokens") or 16)
             pace = float((asked.get("vllm_xargs") or {}).get("pace", settings.pace))
+            prompt = _prompt(asked)
             if tokens < 1 or tokens > settings.max_model_len:
                 raise ValueError(f"max_tokens must be at least 1 and at most {settings.max_model_len}, got {tokens}")
             if asked["model"] not in settings.names:
@@ -170,16 +182,16 @@ class Connection(asyncio.Protocol):
             return
         identity = f"chatcmpl-{settings.identity}-{next(engine.numbers)}"
         if asked.get("stream"):
-            self._begin_stream(identity, asked, tokens)
-            self._generation = Generation(tokens, pace, self._stream_token, self._stream_over)
+            self._begin_stream(identity, asked, tokens, prompt)
+            self._generation = Generation(tokens, pace, self._stream_token, self._stream_over, prompt)
         else:
-            self._begin_whole(identity, asked["model"], tokens, chat=CONTENT[path])
-            self._generation = Generation(tokens, pace, lambda _: None, self._whole_over)
+            self._begin_whole(identity, asked["model"], tokens, prompt, chat=CONTENT[path])
+            self._generation = Generation(tokens, pace, lambda _: None, self._whole_over, prompt)
         engine.work.add(self._generation)
 
     # --- an answer in a stream
 
-    def _begin_stream(self, identity: str, asked: dict[str, Any], tokens: int) -> None:
+    def _begin_stream(self, identity: str, asked: dict[str, Any], tokens: int, prompt: int) -> None:
         """The head goes out at once, as vLLM's does, whether it is the request's turn or not."""
         self._transport.write(f"{STREAM_HEAD}x-engine: {self._engine.settings.identity}\r\n\r\n".encode())
         common = {
@@ -189,7 +201,7 @@ class Connection(asyncio.Protocol):
             "model": asked["model"],
         }
         self._before = f'data: {json.dumps(common, separators=(",", ":"))[:-1]},"choices":[{{"index":0,"delta":{{'
-        usage = {"prompt_tokens": 1, "completion_tokens": tokens, "total_tokens": 1 + tokens}
+        usage = _usage(prompt, tokens)
         self._last = ""
         if (asked.get("stream_options") or {}).get("include_usage"):
             self._last = f"data: {json.dumps({**common, 'choices': [], 'usage': usage}, separators=(',', ':'))}\n\n"
@@ -215,7 +227,7 @@ class Connection(asyncio.Protocol):
 
     # --- an answer in one piece
 
-    def _begin_whole(self, identity: str, model: str, tokens: int, *, chat: bool) -> None:
+    def _begin_whole(self, identity: str, model: str, tokens: int, prompt: int, *, chat: bool) -> None:
         text = " ".join(map(str, range(tokens)))
         said: dict[str, Any] = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
         self._before, self._last = (
@@ -227,7 +239,7 @@ class Connection(asyncio.Protocol):
                     "created": int(time.time()),
                     "model": model,
                     "choices": [{"index": 0, **said, "finish_reason": "length"}],
-                    "usage": {"prompt_tokens": 1, "completion_tokens": tokens, "total_tokens": 1 + tokens},
+                    "usage": _usage(prompt, tokens),
                 }
             ),
         )
@@ -254,6 +266,16 @@ class Connection(asyncio.Protocol):
             self._transport.close()
         elif rest:
             self.data_received(rest)
+
+
+def _prompt(asked: dict[str, Any]) -> int:
+    """The prompt's tokens: here each word is one."""
+    texts = [asked["prompt"]] if "prompt" in asked else [message["content"] for message in asked.get("messages", ())]
+    return max(1, sum(len(str(text).split()) for text in texts))
+
+
+def _usage(prompt: int, tokens: int) -> dict[str, int]:
+    return {"prompt_tokens": prompt, "completion_tokens": tokens, "total_tokens": prompt + tokens}
 
 
 def _chunk(text: str) -> bytes:

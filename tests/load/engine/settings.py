@@ -17,12 +17,22 @@ REFUSE, ANSWER = "refuse", "answer"
 
 
 @dataclass(frozen=True)
+class Law:
+    """A turn takes `step + each * b` seconds where b sequences go on, and 1 / `prompt_rate` a new prompt token."""
+
+    step: float
+    each: float
+    prompt_rate: float
+
+
+@dataclass(frozen=True)
 class Settings:
     """Times are in seconds.
 
     `load` is refused connections before it serves, `prefill` from a request's turn to its first token, `pace` from
     token to token unless the request says otherwise, `teardown` from the last token to the end of the process.
-    `shutdown` is --shutdown-timeout; 0 aborts what runs.
+    `shutdown` is --shutdown-timeout; 0 aborts what runs. Where there is a `law`, it says when tokens come, as of a real
+    engine: neither `prefill` nor any pace counts.
     """
 
     host: str = "127.0.0.1"
@@ -38,6 +48,7 @@ class Settings:
     prefill: float = 0.005
     pace: float = 0.02
     teardown: float = 0.0
+    law: Law | None = None
     identity: str = "engine"
 
 
@@ -62,5 +73,14 @@ def from_command_line(arguments: list[str], environ: Mapping[str, str] = os.envi
         prefill=float(environ.get("FAKE_PREFILL", "0.02")),
         pace=float(environ.get("FAKE_PACE", "0.02")),
         teardown=float(environ.get("FAKE_TEARDOWN", "6")),  # 6 to 9 s were seen
+        law=_law(environ.get("FAKE_LAW")),
         identity=socket.gethostname(),
     )
+
+
+def _law(text: str | None) -> Law | None:
+    """`step,each,prompt_rate` as `Law` has them."""
+    if not text:
+        return None
+    step, each, prompt_rate = map(float, text.split(","))
+    return Law(step, each, prompt_rate)
