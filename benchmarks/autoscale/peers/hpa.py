@@ -9,7 +9,7 @@
 | scale-down limit | 100 % in 15 s | same file |
 | metrics | `ceil(sum / target)`, or per pod with the missing ones | `replica_calculator.go`, 00067268 |
 
-kubernetes.io says the same in words ("Horizontal Pod Autoscaling", sections "Algorithm details" and "Default Behavior").
+kubernetes.io says the same ("Horizontal Pod Autoscaling", sections "Algorithm details" and "Default Behavior").
 An HPA without `behavior` uses an older limit in its code, the larger of 4 pods in all and double; the documented one is
 used here, which is quicker.
 """

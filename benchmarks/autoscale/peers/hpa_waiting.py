@@ -2,7 +2,7 @@
 
 | constant | value | source |
 | --- | --- | --- |
-| metric | External, `sum(vllm:num_requests_waiting)` | vllm-project/production-stack `docs/source/use_cases/autoscaling-keda.rst`, a6c01db0, which KServe and GKE share |
+| metric | External, `sum(vllm:num_requests_waiting)` | vllm-project/production-stack `docs/source/use_cases/autoscaling-keda.rst`, a6c01db0 |
 | averageValue | 5 | same page (`threshold: '5'`) |
 | all of the HPA | defaults | `hpa.py` here |
 | scrape interval | 15 s | `timing.py` here |
