@@ -49,6 +49,10 @@ class TestHpa:
     def test_pods_that_do_not_report_damp_both_ways(self, values: list[float], missing: int, wanted: int) -> None:
         assert per_pod(values, missing, len(values) + missing, 100) == wanted
 
+    def test_less_per_pod_never_adds_replicas(self) -> None:
+        # 280 of 400 would need three, of which one is going already.
+        assert per_pod([60, 60, 60], 1, 2, 100) == 2
+
     def test_no_pod_that_reports_is_no_answer(self) -> None:
         assert per_pod([], 2, 2, 100) is None
 
@@ -109,8 +113,8 @@ class TestHpaWaiting:
 
 class TestHpaInFlight:
     def test_the_target_is_70_of_100_sequences(self) -> None:
-        look = alone(lambda now: engine(100, 110))
-        # 210 / 70 = 3; then one pod at 210 and two that report nothing yet are at the target on average.
+        look = alone(lambda now: engine(100, 41))
+        # 141 / 70 is over 2; then one pod at 141 and two that report nothing yet are under the target: no answer.
         assert steps(peer("hpa-in-flight"), 1, 200, look) == [(7.5, 3)]
 
     def test_less_load_removes_replicas_after_300_s(self) -> None:
@@ -211,7 +215,7 @@ class TestAibrixApa:
         assert steps(peer("aibrix-apa"), 1, 10, look) == [(0, 2), (10, 3)]
 
     def test_waiting_requests_can_ask_for_more(self) -> None:
-        look = alike(lambda now: engine(waiting=150, kv=0.5))
+        look = alike(lambda now: engine(waiting=112, kv=0.5))
         assert steps(peer("aibrix-apa"), 2, 0, look) == [(0, 3)]
 
     @pytest.mark.parametrize(("name", "first"), [("aibrix-apa", (430, 3)), ("aibrix-apa-code", (140, 3))])
@@ -263,6 +267,11 @@ class TestLlmdWva:
         # on the window holds nothing less.
         assert steps(peer("llmd-wva"), 1, 400, look)[0] == (157.5, 2)
 
+    def test_what_is_less_than_a_minute_old_keeps_replicas(self) -> None:
+        look = alike(lambda now: engine(kv=0.36 if now <= 15 else 0.0))
+        # The loop at 67.5 s sees the scrape at 15 s, that at 97.5 s does not. The last sync that wants two is at 97.5 s.
+        assert steps(peer("llmd-wva"), 2, 300, look) == [(217.5, 1)]
+
     def test_idle_replicas_go_one_by_one_even_from_ten_on(self) -> None:
         look = alike(lambda now: engine())
         found = steps(peer("llmd-wva"), 12, 4000, look)
@@ -276,6 +285,12 @@ class TestDynamo:
             line.add(count, 0.002 + 0.0001 * count)
             assert line.fitted() is None
         line.add(50, 0.007)
+        assert line.fitted() == pytest.approx((0.002, 0.0001))
+
+    def test_hours_at_one_load_do_not_push_out_the_others(self) -> None:
+        line = Line()
+        for count in [10, 20, 30, 40, *[50] * 1000]:
+            line.add(count, 0.002 + 0.0001 * count)
         assert line.fitted() == pytest.approx((0.002, 0.0001))
 
     def test_slow_tokens_in_all_engines_add_one_after_five_samples(self) -> None:
@@ -296,8 +311,13 @@ class TestDynamo:
             counts = [running - int(now) % 3, running + int(now) % 3][:replicas]
             return view(now, replicas, [engine(count, ttft=0.1, itl=0.002 + 0.0001 * count) for count in counts])
 
-        # 0.012 s at twice 50, 0.042 s at twice 200; 0.04 s may be. Two samples at 0 s, six at 10 s.
+        # 0.012 s at 101 requests, 0.042 s at 401; 0.04 s may be. Two samples at 0 s, six at 10 s.
         assert steps(peer("dynamo"), 2, 60, look) == wanted
+
+    def test_one_less_must_hold_the_kv_cache_of_all(self) -> None:
+        full = alike(lambda now: engine(50, kv=0.5, ttft=0.1, itl=0.005))
+        assert steps(peer("dynamo"), 2, 60, full) == []
+        assert steps(peer("dynamo"), 2, 60, alike(lambda now: engine(50, kv=0.49, ttft=0.1, itl=0.005))) == [(10, 1)]
 
     def test_throughput_counts_the_queue_as_kv_use(self) -> None:
         def full(waiting: int) -> Look:

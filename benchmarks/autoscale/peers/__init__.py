@@ -14,13 +14,14 @@
 | `dynamo-throughput` | KV use and queue | decides every 5 s | +1 over 100 % | -1 under 60 % |
 
 Sources, as read (project, commit, date of the commit): Kubernetes HPA (files and commits in `hpa.py`); KEDA 8b4f083c,
-2026-08-20, its documents a55c5d34, 2026-08-20; vLLM production-stack a6c01db0, 2026-08-05; Knative serving 98e5ef90, 2026-08-21;
-KubeAI 2f32ef49, 2025-07-06; AIBrix e3e10f9e, 2026-08-22; WVA b08b1c77, 2026-02-19 (v0.5), with llm-d's guide 739e6a61; Dynamo
-files of 2026 (commits in `dynamo.py`). Each module lists its constants with the file each was read in, and where the
-rule here departs from its original, and why. Where a project leaves a choice, the one that serves its users better is taken.
+2026-08-20, its documents a55c5d34, 2026-08-20; vLLM production-stack a6c01db0, 2026-08-05; Knative serving 98e5ef90,
+2026-08-21; KubeAI 2f32ef49, 2025-07-06; AIBrix e3e10f9e, 2026-08-22; WVA b08b1c77, 2026-02-19 (v0.5), with llm-d's
+guide 739e6a61; Dynamo files of 2026 (commits in `dynamo.py`). Each module lists its constants with the file each was
+read in, and where the rule here departs from its original, and why. Where a project leaves a choice, the one that
+serves its users better is taken.
 
-All are in `PEERS`: a name and what makes a fresh rule of (cold start in seconds, sequences that an engine takes at a time, least and
-most replicas).
+All are in `PEERS`: a name and what makes a fresh rule of (cold start in seconds, sequences that an engine takes at a
+time, least and most replicas).
 """  # noqa: E501
 
 from __future__ import annotations

@@ -11,10 +11,11 @@
 | cooldown up, down | 0 s, 300 s | same file |
 | the rule | `ceil(replicas x value / target)` | `pkg/controller/podautoscaler/algorithm/apa.go` |
 
-The documents call the cooldown a stabilisation window "for scale-down recommendations", and the code's comment compares it to
-the HPA: then it is the largest recommendation of 300 s that counts, and `aibrix-apa` does so. The code at e3e10f9e takes the
-smallest one, so that one low recommendation of the last five minutes is enough to fall back to it; `aibrix-apa-code` is
-that. Held requests are counted in equal parts with the ready pods. AIBrix does not scale from zero by itself.
+The documents call the cooldown a stabilisation window "for scale-down recommendations", and the code's comment compares
+it to the HPA: then it is the largest recommendation of 300 s that counts, and `aibrix-apa` does so. The code at
+e3e10f9e takes the smallest one, so that one low recommendation of the last five minutes is enough to fall back to it;
+`aibrix-apa-code` is that. Held requests are counted in equal parts with the ready pods. AIBrix does not scale from zero
+by itself.
 """  # noqa: E501
 
 from __future__ import annotations

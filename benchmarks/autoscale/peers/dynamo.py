@@ -1,8 +1,8 @@
 """`dynamo`: load-based scaling of NVIDIA Dynamo's planner, engines that do prefill and decode (`mode: agg`).
 
-Its throughput-based scaling (every 180 s, a forecast of the load divided by a profiled throughput) is left out: it needs a
-sweep of the engine before deployment, by GPU hours or by a simulator that does not know this model. Load-based scaling works
-without one, in two ways, and both are here:
+Its throughput-based scaling (every 180 s, a forecast of the load divided by a profiled throughput) is left out: it
+needs a sweep of the engine before deployment, by GPU hours or by a simulator that does not know this model. Load-based
+scaling works without one, in two ways, and both are here:
 
 - `dynamo`: `optimization_target: sla`, to the targets of this benchmark. Each engine's latencies are predicted by a line
   fitted to what was seen, for now and for one engine less.
@@ -13,21 +13,23 @@ without one, in two ways, and both are here:
 | load_adjustment_interval | 5 s | `config/defaults.py`, 1ca60155 |
 | ttft, itl | 2 s, 50 ms: the targets judged here (defaults 0.5 s, 50 ms) | same file |
 | load_scaling_down_sensitivity | 80 %, of the ITL and of the part of the TTFT that is queueing | same file; `core/load_scaling.py`, 0c6da1ec |
-| max_num_fpm_samples, load_min_observations | 64, 5 | same file |
+| max_num_fpm_samples, fpm_sample_bucket_size, load_min_observations | 64, 16, 5 | `config/defaults.py`; `core/perf_model/base.py`, 439d6458 |
 | up | +1 where all engines are predicted over a target | `core/load_scaling.py` |
 | down | -1 where no engine left would be over its share of the targets, or full | same file |
 | throughput: up, down | +1 where one engine's KV use and queue is over 1.0; -1 where all are under 0.6 | same file |
 | blocked | while the engines asked for and ready differ | `core/state_machine.py`, 0272cbdd |
 | max_gpu_budget, min_endpoint | the bounds of the resource (defaults 8, 1) | `config/defaults.py` |
 
-The planner gets tokens of each forward pass; the view has none, so a request stands for its tokens: the ITL is fitted to running
-requests and predicted for running and waiting ones, the TTFT is fitted to waiting ones. Queued prompts are turned into KV use by the mean lengths
-of finished requests. Held requests are counted in equal parts with the ready engines. Nothing is stale.
+The planner gets tokens of each forward pass; the view has none, so a request stands for its tokens: the ITL is fitted
+to running requests and predicted for running and waiting ones and one more (as in `core/perf_model/agg.py`, 518a7027),
+the TTFT is fitted to waiting ones. Queued prompts are turned into KV use by the mean lengths of finished requests. A
+line that falls is taken as level (the planner waits for more samples then). Held requests are counted in equal parts
+with the ready engines. Nothing is stale.
 """  # noqa: E501
 
 from __future__ import annotations
 
-from collections import deque
+import math
 from collections.abc import Sequence
 
 from benchmarks.autoscale.peers.timing import Every, clamp
@@ -38,19 +40,31 @@ TTFT = 2.0  # seconds
 ITL = 0.05  # seconds
 SENSITIVITY = 0.8
 SAMPLES = 64
+BUCKETS = 16
 LEAST_SAMPLES = 5
 UP, DOWN = 1.0, 0.6  # of the KV cache
 
 
 class Line:
-    """A latency (seconds) as a line over a number of requests, fitted to the last samples. It never falls."""
+    """A latency (seconds) as a line over a number of requests, which never falls.
+
+    Of the kept samples the oldest of the fullest bucket makes room for a new one, so that hours at one load do not push
+    out what was seen at others.
+    """
 
     def __init__(self) -> None:
-        self._samples: deque[tuple[float, float]] = deque(maxlen=SAMPLES)
+        self._samples: list[tuple[float, float]] = []
+        self._least = math.inf
+        self._most = -math.inf
 
     def add(self, requests: float, latency: float) -> None:
         """One more sample."""
+        self._least, self._most = min(self._least, requests), max(self._most, requests)
         self._samples.append((requests, latency))
+        if len(self._samples) > SAMPLES:
+            places = [self._bucket(each) for each, _ in self._samples]
+            fullest = max(places, key=places.count)
+            del self._samples[places.index(fullest)]
 
     def fitted(self) -> tuple[float, float] | None:
         """(latency at zero requests, latency a request); None with too few samples."""
@@ -63,6 +77,10 @@ class Line:
         joint = sum((requests - x) * (latency - y) for requests, latency in self._samples)
         slope = max(0.0, joint / spread) if spread > 0 else 0.0
         return max(0.0, y - slope * x), slope
+
+    def _bucket(self, requests: float) -> int:
+        width = (self._most - self._least) / BUCKETS
+        return min(BUCKETS - 1, int((requests - self._least) / width)) if width > 0 else 0
 
 
 class Planner:
@@ -82,7 +100,7 @@ class Planner:
             return view.replicas
         held = view.held / max(1, len(view.engines))
         self.observe(view.engines)
-        if not view.engines or view.ready != view.replicas or view.starting:
+        if not view.engines or view.ready != view.replicas:
             return max(self.minimum, view.replicas)
         return clamp(view.replicas + self.change(view.engines, held), self.minimum, self.maximum)
 
@@ -119,7 +137,7 @@ class Sla(Planner):
         load = [engine.running + engine.waiting + held for engine in engines]
         if all(ttft[0] + ttft[1] * count > TTFT for count in waiting):
             return 1
-        if all(itl[0] + itl[1] * count > ITL for count in load):
+        if all(itl[0] + itl[1] * (count + 1) > ITL for count in load):
             return 1
         if len(engines) == 1:
             return 0
@@ -127,7 +145,7 @@ class Sla(Planner):
         queueing = (TTFT - ttft[0]) * SENSITIVITY
         for engine, queue, count in zip(engines, waiting, load, strict=True):
             slow = queueing <= 0 or ttft[1] * queue * grows >= queueing
-            slow = slow or itl[0] + itl[1] * count * grows >= ITL * SENSITIVITY
+            slow = slow or itl[0] + itl[1] * (count * grows + 1) >= ITL * SENSITIVITY
             if slow or (engine.kv + queued(engine, engines, held)) * grows >= 1:
                 return 0
         return -1

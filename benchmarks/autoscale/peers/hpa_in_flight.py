@@ -7,14 +7,14 @@
 | all of the HPA | defaults | `hpa.py` here |
 | scrape interval | 15 s | `timing.py` here |
 
-No documented number fits every engine: 4 in the example above, 16 for a 32B model in llm-d's KEDA guide
-(llm-d/llm-d `guides/workload-autoscaling/keda-epp/optimized-baseline/overlays/k8s/queue/scaledobject.yaml`, 057abb4a), 250 in its
-HPA guide (`README.hpa-epp.md`, 1b624fae), which advises to set it below the concurrency at which latency gets worse. That
-is where the batch is full; 70 % of what a replica takes at a time is Knative's default for the same quantity
+No documented number fits every engine: 4 in the example above, 16 for a 32B model in llm-d's KEDA guide (llm-d/llm-d
+`guides/workload-autoscaling/keda-epp/optimized-baseline/overlays/k8s/queue/scaledobject.yaml`, 057abb4a), 250 in its
+HPA guide (`README.hpa-epp.md`, 1b624fae), which advises to set it below the concurrency at which latency gets worse.
+That is where the batch is full; 70 % of what a replica takes at a time is Knative's default for the same quantity
 (`container-concurrency-target-percentage`, knative/serving `config/core/configmaps/autoscaler.yaml`, 98e5ef90).
 
-What the gateway holds is counted in equal parts with the ready pods: without that gateway it would wait in them. A pod that
-was not scraped yet is a missing one.
+What the gateway holds is counted in equal parts with the ready pods: without that gateway it would wait in them. A pod
+that was not scraped yet is a missing one.
 """  # noqa: E501
 
 from __future__ import annotations

@@ -7,8 +7,8 @@
 | all of the HPA | defaults | `hpa.py` here |
 | scrape interval | 15 s | `timing.py` here |
 
-What the gateway of this simulator holds counts as waiting: without that gateway it would wait in engines. While no engine
-is ready and nothing is held the metric does not exist, and an HPA then stays as it is.
+What the gateway of this simulator holds counts as waiting: without that gateway it would wait in engines. While no
+engine is ready and nothing is held the metric does not exist, and an HPA then stays as it is.
 """  # noqa: E501
 
 from __future__ import annotations

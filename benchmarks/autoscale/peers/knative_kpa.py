@@ -14,8 +14,8 @@
 | look at the concurrency | every 1 s | `pkg/autoscaler/metrics/collector.go` |
 | the rule | both averages, panic mode | `pkg/autoscaler/scaling/autoscaler.go`, `pkg/autoscaler/aggregation/bucketing.go` |
 
-Concurrency is all that is in a pod's queue-proxy or held by the activator, here in flight and held. Rates are counted from the
-ready pods, one at least. A window that is not full yet is averaged over what there is.
+Concurrency is all that is in a pod's queue-proxy or held by the activator, here in flight and held. Rates are counted
+from the ready pods, one at least. A window that is not full yet is averaged over what there is.
 """  # noqa: E501
 
 from __future__ import annotations

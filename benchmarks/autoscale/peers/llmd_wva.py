@@ -12,10 +12,10 @@
 | scrape interval | 15 s, of the engines and of WVA | `timing.py` here; chart `values.yaml`, b08b1c77 |
 
 Kinder than it is shipped: the HPA's tolerance is 0 (its field `tolerance`), since 0.1 swallows -1 from ten replicas and
-+1 from eleven, after which WVA is blocked for ever; the number is kept within the bounds for the same reason; the windows
-are those of the guide (the chart has 240 s and 10 pods in 150 s). Held requests are counted in equal parts with the ready
-pods. Peaks are forgotten when the number of pods changes. V2 (tokens) is off by default and needs a size of the KV cache in
-tokens; scale to zero is off by default.
++1 from eleven, after which WVA is blocked for ever; the number is kept within the bounds for the same reason; the
+windows are those of the guide (the chart has 240 s and 10 pods in 150 s). Held requests are counted in equal parts with
+the ready pods. Peaks are forgotten when the number of pods changes. V2 (tokens) is off by default and needs a size of
+the KV cache in tokens; scale to zero is off by default.
 """  # noqa: E501
 
 from __future__ import annotations
