@@ -269,7 +269,7 @@ class TestLlmdWva:
 
     def test_what_is_less_than_a_minute_old_keeps_replicas(self) -> None:
         look = alike(lambda now: engine(kv=0.36 if now <= 15 else 0.0))
-        # The loop at 67.5 s sees the scrape at 15 s, that at 97.5 s does not. The last sync that wants two is at 97.5 s.
+        # The loop at 67.5 s sees the scrape at 15 s, that at 97.5 s does not. The last sync that wants two is then.
         assert steps(peer("llmd-wva"), 2, 300, look) == [(217.5, 1)]
 
     def test_idle_replicas_go_one_by_one_even_from_ten_on(self) -> None:
