@@ -18,6 +18,7 @@ class EngineView:
     finished: int
     ttft: float | None  # seconds, of lately begun answers; None where there were none
     itl: float | None  # seconds between tokens, likewise
+    uid: int = 0  # stays with the engine; a new engine has a new one
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,68 @@
+"""An engine's pod: from its creation until it is gone, and what its metrics say."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+from benchmarks.autoscale.engine import Engine, EngineLaw
+from benchmarks.autoscale.policy import EngineView
+
+# A mean in a view is over so many seconds, or up to a sixth more.
+_MEAN_SECONDS = 30.0
+_SPAN = 5.0
+
+Row = tuple[float, int, float, int, float]
+
+
+class Pod:
+    """Ready at `ready_at`, which is in the future while it starts; `gone_at` is infinite until then."""
+
+    __slots__ = (
+        "_known",
+        "created",
+        "draining",
+        "engine",
+        "first_tokens",
+        "first_waits",
+        "gone_at",
+        "ready_at",
+        "sent",
+        "uid",
+    )
+
+    def __init__(self, uid: int, law: EngineLaw, created: float, ready_at: float) -> None:
+        self.uid, self.created, self.ready_at = uid, created, ready_at
+        self.gone_at = math.inf
+        self.draining = False
+        self.engine = Engine(law)
+        self.sent = 0  # of all requests that were sent to any engine, the last that came here
+        self.first_tokens, self.first_waits = 0, 0.0  # counters: first tokens, seconds that clients waited for them
+        self._known: deque[Row] = deque([(ready_at, 0, 0.0, 0, 0.0)])
+
+    def view(self, now: float, most: int) -> EngineView:
+        """As a rule sees it; KV use is the share of sequences, to which it goes up on this model.
+
+        TTFT counts from when the request came to the gateway: without one it would have waited in the engine.
+        """
+        engine = self.engine
+        generated, tokens, seconds = engine.counters(now)
+        known = self._known
+        while len(known) > 1 and known[1][0] <= now - _MEAN_SECONDS:
+            known.popleft()
+        _, tokens_then, seconds_then, firsts_then, waits_then = known[0]
+        if now - known[-1][0] >= _SPAN:
+            known.append((now, tokens, seconds, self.first_tokens, self.first_waits))
+        some, firsts = tokens - tokens_then, self.first_tokens - firsts_then
+        running = engine.running
+        return EngineView(
+            running=running,
+            waiting=engine.waiting,
+            kv=min(running / most, 1.0),
+            generated=generated,
+            prompted=engine.prompted,
+            finished=engine.finished,
+            ttft=(self.first_waits - waits_then) / firsts if firsts else None,
+            itl=(seconds - seconds_then) / some if some else None,
+            uid=self.uid,
+        )
