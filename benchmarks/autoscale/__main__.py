@@ -41,7 +41,7 @@ def _options() -> argparse.Namespace:
         "--initial",
         type=_count,
         help="ready replicas at the beginning; by default what the oracle's plan has then, for all policies alike, "
-        "since this measures autoscaling and no first deployment (where the oracle does not run: what a plain plan has)",
+        "since this measures autoscaling and no first deployment (without the oracle: what a plain plan has)",
     )
     parser.add_argument("--engine", choices=sorted(ENGINES), default="h200", help="(default h200)")
     return parser.parse_args()
