@@ -132,10 +132,10 @@ def test_bounds_hold_whatever_a_rule_asks_for() -> None:
 def test_counters_and_means_of_a_view() -> None:
     script = Script((0, 1))
     played([(0, 7, 50), (100, 1, 1)], script, FAST)
-    engine = script.at(5).engines[0]
+    engine = script.at(1).engines[0]
     assert (engine.generated, engine.prompted, engine.finished) == (50, 7, 1)
     assert engine.ttft == pytest.approx(0.01, rel=1e-3)
     assert engine.itl == pytest.approx(0.01)
-    later = script.at(60).engines[0]
+    later = script.at(2).engines[0]
     assert later.ttft is None
     assert later.itl is None
