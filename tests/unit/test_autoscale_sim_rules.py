@@ -159,6 +159,9 @@ def test_the_command_writes_a_list_of_objects_and_a_picture(
     [
         (["--policy", "best"], "--policy 'best' is not known"),
         (["--min-replicas", "9", "--max-replicas", "8"], "--min-replicas 9 is above --max-replicas 8"),
+        (["--initial", "40"], "--initial 40 is not between 1 and 32"),
+        (["--policy", "static-40"], "--policy static-40 is not between 1 and 32"),
+        (["--json", "/nowhere/out.json"], "there is no folder /nowhere"),
         (["--scale", "0.0000001"], "leaves none of"),
     ],
 )
