@@ -8,6 +8,7 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from operator import itemgetter
 from pathlib import Path
 
 COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
@@ -37,8 +38,8 @@ class Load:
 
     @classmethod
     def of(cls, rows: list[tuple[float, int, int]]) -> Load:
-        """From rows in any order; an answer has at least one token."""
-        rows = sorted(rows)
+        """From rows in any order, which is kept at the same time; an answer has at least one token."""
+        rows = sorted(rows, key=itemgetter(0))
         begin = rows[0][0]
         return cls([at - begin for at, _, _ in rows], [p for _, p, _ in rows], [max(a, 1) for _, _, a in rows])
 
