@@ -37,6 +37,7 @@ class Means:
     http: Http
     gateway_port: int
     engine_port: int
+    slots: asyncio.Semaphore  # for engines that are asked at the same time
 
 
 class Source(Generic[Sample]):
@@ -117,6 +118,7 @@ class GatewaySource(Source[GatewaySample]):
     ) -> None:
         super().__init__(address, means, taken)
         self._idle = idle
+        self._excused = -math.inf  # when this process itself was late last
         self._link = GatewayLink(address, means.gateway_port, self._answered, means.clock)
 
     def wake(self) -> None:
@@ -130,9 +132,10 @@ class GatewaySource(Source[GatewaySample]):
         link = self._link
         if link.open:
             patience = NEWS_SECONDS if link.waits and link.connected else LOOK_SECONDS
-            # Where this process itself has been late, the answer may be there and only yet to be read.
-            late = asyncio.get_running_loop().time() - self._when > LATE_SECONDS
-            if self.means.clock() - link.asked >= patience - 1 / TURNS and not late:
+            # Where this process itself has been late, the answer may only be yet to be read.
+            if asyncio.get_running_loop().time() - self._when > LATE_SECONDS:
+                self._excused = self.means.clock()
+            if self.means.clock() - max(link.asked, self._excused) >= patience - 1 / TURNS:
                 link.give_up()
         if self.closed:
             return
@@ -216,7 +219,8 @@ class EngineSource(Source[EngineSample]):
     async def _read(self) -> None:
         found: EngineSample | Unreadable
         try:
-            found = await read_engine(self.means.http, self._url, self._names, self.means.clock)
+            async with self.means.slots:
+                found = await read_engine(self.means.http, self._url, self._names, self.means.clock)
         except Unreadable as problem:
             found = problem
         finally:
