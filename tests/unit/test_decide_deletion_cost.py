@@ -1,5 +1,7 @@
 """A scale-down takes the pod with the least to lose, and writes nothing that is so already."""
 
+import copy
+import functools
 import math
 
 import pytest
@@ -36,8 +38,14 @@ def test_nothing_is_due_unless_pods_go(wanted: int, live: int) -> None:
     assert due(wanted, live) == (live - wanted > 0 and wanted > 0)
 
 
-def serving(replicas: int) -> World:
+@functools.cache
+def served(replicas: int) -> World:
     return World(spec={"replicas": replicas}).serve()
+
+
+def serving(replicas: int) -> World:
+    """A world of one's own, which takes long to make."""
+    return copy.deepcopy(served(replicas))
 
 
 def asked(w: World) -> list[str]:
