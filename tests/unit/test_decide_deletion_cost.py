@@ -1,13 +1,12 @@
 """A scale-down takes the pod with the least to lose, and writes nothing that is so already."""
 
-import copy
 import functools
 import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.world import Json, World, conditions
+from tests.unit.world import Json, World, conditions, copied
 
 from falcon_operator.decide.deletion_cost import UNKNOWN_COST, changes, cost, due
 
@@ -45,7 +44,7 @@ def served(replicas: int) -> World:
 
 def serving(replicas: int) -> World:
     """A world of one's own, which takes long to make."""
-    return copy.deepcopy(served(replicas))
+    return copied(served(replicas))
 
 
 def asked(w: World) -> list[str]:
