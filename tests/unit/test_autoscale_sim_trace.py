@@ -120,3 +120,10 @@ def test_the_step_is_eightfold_and_answers_of_reasoning_are_long() -> None:
     assert within / before == pytest.approx(8, rel=0.1)
     reasoning = SHAPES["reasoning"](1)
     assert sum(reasoning.answer) / len(reasoning) == pytest.approx(3000, rel=0.1)
+
+
+def test_sparse_traffic_is_almost_nothing_between_its_peaks() -> None:
+    at = SHAPES["sparse"](1).at
+    peaks = [sum(2400 * peak <= time < 2400 * peak + 200 for time in at) for peak in range(3)]
+    assert peaks == pytest.approx([5000] * 3, rel=0.06)
+    assert len(at) - sum(peaks) == pytest.approx(3300, rel=0.1)
