@@ -56,6 +56,10 @@ HEAD = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
         (HEAD + "1,,3\n", "line 2: ContextTokens '' is not"),
         (HEAD + "1,2,1e308\n", "line 2: GeneratedTokens '1e308' is not"),
         (HEAD + "1,2\n", "line 2: '1,2' has 2 fields, and 3 are needed"),
+        (HEAD + "1,2,3\n2023-11-16,2,3\n", "line 3: TIMESTAMP '2023-11-16' is a date, and those before are numbers"),
+        (HEAD + "2023-11-16,2,3\n1,2,3\n", "line 3: TIMESTAMP '1' is a number, and those before are dates"),
+        (HEAD + "1e12,2,3\n0,2,3\n", "there are 1.16e+07 days, and 31 are the most; a plain number is one of seconds"),
+        (HEAD + "1e308,2,3\n-1e308,2,3\n", "there are inf days, and 31 are the most"),
     ],
 )
 def test_a_bad_row_is_told_by_file_line_and_value(tmp_path: Path, text: str, said: str) -> None:
@@ -94,6 +98,8 @@ def test_a_scale_of_one_changes_nothing_and_a_small_one_leaves_some_out() -> Non
     load = plain(1000)
     assert scaled(load, 1.0, seed=1) == load
     assert 60 < len(scaled(load, 0.1, seed=1)) < 140
+    with pytest.raises(TraceError, match=r"--scale 1e\+09 makes 1e\+12 requests of 1000; 20,000,000 are the most"):
+        scaled(load, 1e9, 1)
     with pytest.raises(TraceError, match="--scale 1e-06 leaves none of 10 requests"):
         scaled(plain(10), 1e-6, seed=1)
 
@@ -114,3 +120,10 @@ def test_the_step_is_eightfold_and_answers_of_reasoning_are_long() -> None:
     assert within / before == pytest.approx(8, rel=0.1)
     reasoning = SHAPES["reasoning"](1)
     assert sum(reasoning.answer) / len(reasoning) == pytest.approx(3000, rel=0.1)
+
+
+def test_sparse_traffic_is_almost_nothing_between_its_peaks() -> None:
+    at = SHAPES["sparse"](1).at
+    peaks = [sum(2400 * peak <= time < 2400 * peak + 200 for time in at) for peak in range(3)]
+    assert peaks == pytest.approx([5000] * 3, rel=0.06)
+    assert len(at) - sum(peaks) == pytest.approx(3300, rel=0.1)
