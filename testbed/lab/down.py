@@ -17,7 +17,7 @@ from .processes import Process
 from .progress import TestbedError, say, step
 
 _KINDS = ("net", "mnt", "pid", "cgroup", "uts", "ipc")
-_STATE = ("bin", "containerd", "etc", "etcd", "log", "pki", "run", "var-lib", "var-log")
+_STATE = ("bin", "containerd", "containerd.new", "etc", "etcd", "log", "pki", "run", "var-lib", "var-log")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -81,11 +81,15 @@ def newest(archives: Iterable[Path]) -> list[Path]:
     return [path for path in by_time if path in last.values()]
 
 
+def identity(archive: Path) -> str:
+    """Return what tells this very archive from others: its path, size and time, hashed."""
+    facts = archive.stat()
+    return hashlib.sha256(f"{archive.resolve()}\0{facts.st_size}\0{facts.st_mtime_ns}".encode()).hexdigest()[:32]
+
+
 def _marker(layout: Layout, archive: Path) -> Path:
     """Return the file that says this very archive was imported into this store."""
-    facts = archive.stat()
-    key = hashlib.sha256(f"{archive.resolve()}\0{facts.st_size}\0{facts.st_mtime_ns}".encode()).hexdigest()
-    return layout.containerd / "imported" / key[:32]
+    return layout.containerd / "imported" / identity(archive)
 
 
 def import_archive(path: Path, place: Layout | None = None) -> bool:

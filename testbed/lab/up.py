@@ -8,7 +8,7 @@ import os
 import shutil
 from pathlib import Path
 
-from . import configs, down, images, packages, pki, progress, workers
+from . import configs, down, images, packages, pki, progress, store, workers
 from .cluster import Cluster
 from .components import NAMES, POLICIES, Components
 from .gobuild import NODE_GROUPS, Builder
@@ -49,10 +49,10 @@ def _archives(layout: Layout, given: list[Path] | None) -> list[Path]:
     return images.newest(layout.images.glob("*.tar"))
 
 
-def _start_components(layout: Layout, components: Components, *, policies: bool) -> None:
-    for name in ("etcd", "containerd", "kube-apiserver"):
+def _start_components(layout: Layout, components: Components, archives: list[Path], *, policies: bool) -> None:
+    for name in ("etcd", "kube-apiserver"):
         components.start(name)
-    components.await_ready("containerd")
+    store.start_containerd(layout, components, archives)
     for image in (images.PAUSE, images.COREDNS, images.GPU_PLUGIN):
         images.import_archive(image.archive(layout), layout)
     components.await_ready("kube-apiserver")
@@ -74,13 +74,13 @@ def _end_workers(layout: Layout, cluster: Cluster, wanted: int) -> None:
             shutil.rmtree(worker.state)
 
 
-def _start_workers(layout: Layout, first: Node, options: argparse.Namespace) -> list[Cluster]:
+def _start_workers(layout: Layout, first: Node, archives: list[Path], options: argparse.Namespace) -> list[Cluster]:
     """Start the further nodes that are wanted, and return the cluster as seen from each."""
     found = []
     for worker in (layout.worker(number) for number in range(2, options.nodes + 1)):
         had_pods = worker.state.is_dir()
         with step(f"namespaces and components of {worker.node}"):
-            node, fresh = workers.start(worker, policies=options.policies)
+            node, fresh = workers.start(worker, archives, policies=options.policies)
         cluster = Cluster(worker, node, first)
         cluster.await_node()
         if fresh and had_pods:
@@ -100,19 +100,20 @@ def up(layout: Layout, options: argparse.Namespace) -> None:
     node = Node(layout)
     components, cluster = Components(layout, node), Cluster(layout, node)
     had_pods = (layout.state / "etcd").exists()
+    archives = _archives(layout, options.images)
     with step("namespaces and components"):
         fresh = node.start()
-        _start_components(layout, components, policies=options.policies)
+        _start_components(layout, components, archives, policies=options.policies)
     cluster.await_node()
     _end_workers(layout, cluster, options.nodes)
-    further = _start_workers(layout, node, options)
+    further = _start_workers(layout, node, archives, options)
     if fresh and had_pods:
         cluster.await_restarted_pods()
     for one in (cluster, *further):
         one.set_gpus(options.gpus)
     cluster.set_kwok_nodes(options.kwok, tainted=not options.kwok_untainted)
     cluster.set_dns()
-    for archive in (images.tools_archive(layout), *_archives(layout, options.images)):
+    for archive in (images.tools_archive(layout), *archives):
         for place in (layout, *(layout.worker(number) for number in range(2, options.nodes + 1))):
             images.import_archive(archive, place)
     if "metrics-server" in options.extras:

@@ -7,8 +7,10 @@ in both directions without a word, as one that lost its power or its network doe
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Sequence
+from pathlib import Path
 
-from . import configs, images
+from . import configs, images, store
 from .components import POLICIES, WORKER_NAMES, Components
 from .layout import CLUSTER_POD_CIDR, NODE, NODE_IP, NODES_CIDR, Layout
 from .node import Node
@@ -61,7 +63,7 @@ def _connect(first: Process, further: Process, layout: Layout) -> None:
     )
 
 
-def start(layout: Layout, *, policies: bool) -> tuple[Node, bool]:
+def start(layout: Layout, archives: Sequence[Path], *, policies: bool) -> tuple[Node, bool]:
     """Start what does not run of a further node; return it and whether it was started anew."""
     layout.make_folders()
     configs.write(layout, images.PAUSE.reference(layout))
@@ -69,8 +71,7 @@ def start(layout: Layout, *, policies: bool) -> tuple[Node, bool]:
     fresh = node.start()
     _connect(_holder(Layout(layout.cache, layout.state.parent)), _holder(layout), layout)
     components = Components(layout, node)
-    components.start("containerd")
-    components.await_ready("containerd")
+    store.start_containerd(layout, components, archives)
     for image in (images.PAUSE, images.COREDNS, images.GPU_PLUGIN):
         images.import_archive(image.archive(layout), layout)
     if not policies:

@@ -111,14 +111,15 @@ def status(world: World) -> Json:
 
 
 def up_to_three(world: World, gateways: Gateways) -> None:
-    """From one engine to three, since more requests are there than one takes."""
+    """From one engine to three in one step, since more requests wait than one takes."""
     world.resource("web", UPTO3)
     world.settled("web")
     gateways.serve()
     active(world, "ScalingActive")
     assert wanted(world) == 1
-    gateways.say(in_flight=2000)
+    gateways.say(held=2000)
     wait_for(lambda: wanted(world) == 3, "three engines", 30, lambda: status(world)["autoscaling"])
+    gateways.say(in_flight=2000)
     wait_for(lambda: status(world).get("readyReplicas") == 3, "three that are ready", 60, lambda: status(world))
 
 

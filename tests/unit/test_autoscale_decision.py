@@ -268,7 +268,18 @@ counts = st.one_of(st.floats(0, 2.0**53), st.integers(0, 300).map(float))
     steps=st.lists(st.floats(-4000, 4000), min_size=1, max_size=6),
 )
 def test_whatever_comes_the_answer_is_within_bounds_and_the_same_twice(
-    samples, engines, replicas, ready, starting, unplaced, bounds, gpus, cold, served, gateway, steps
+    samples: list[tuple[float, ...]],
+    engines: list[tuple[float, ...]],
+    replicas: int,
+    ready: int,
+    starting: list[float],
+    unplaced: int,
+    bounds: tuple[int, int],
+    gpus: int | None,
+    cold: float | None,
+    served: bool,
+    gateway: bool,
+    steps: list[float],
 ) -> None:
     low, high = min(bounds), max(bounds)
     config = Config(low, high, gpus=gpus, cold_start=cold, gateway=gateway)

@@ -7,14 +7,17 @@ import pytest
 
 from falcon_operator.api import names
 from falcon_operator.api.config import OperatorConfig
+from falcon_operator.decide.autoscale.engine_law import Learned
+from falcon_operator.decide.autoscale.types import Config, Decision, Fleet
 from falcon_operator.decide.events import ENGINE_FAILURE
 from falcon_operator.decide.pods import Pod
-from falcon_operator.decide.types import EngineFacts, Event, Launcher, Plan, Renderer, Snapshot
+from falcon_operator.decide.types import EngineFacts, Event, Launcher, Plan, Renderer, Scaling, Snapshot, Watch
 from falcon_operator.kube.client import KubeClient
 from falcon_operator.kube.errors import ApiError, Conflict, Unavailable
 from falcon_operator.kube.events import EventRecorder
 from falcon_operator.kube.resources import CONFIG_MAP, DEPLOYMENT, FALCON, POD, SERVICE, WATCHED, Resource
 from falcon_operator.observe.engine import EngineObserver
+from falcon_operator.runtime.autoscaler import Autoscaler
 from falcon_operator.runtime.cache import Cache, Key
 from falcon_operator.runtime.deletion_costs import DeletionCosts
 from falcon_operator.runtime.executor import Executor
@@ -103,6 +106,8 @@ class Setting:
         self.seen: list[Snapshot] = []
         self.plan: Callable[[Snapshot], Plan] = lambda _: plan()
         self.while_costs_are_written: Callable[[], None] = lambda: None
+        self.watched: list[Watch | None] = []
+        self.decided: Scaling | None = None
         self.reconciler = Reconciler(
             self.cache,
             self.queue,
@@ -114,6 +119,7 @@ class Setting:
             Renderer(OperatorConfig(), Launcher("falcon-launcher-1", b"")),
             resync_seconds=600,
             costs=cast(DeletionCosts, self),
+            autoscaler=cast(Autoscaler, self),
             failed=metrics.failed,
             decision=self._decide,
             jitter=lambda: 0.5,
@@ -132,6 +138,15 @@ class Setting:
         """In place of the deletion costs' writer."""
         self.api.calls.append(f"costs {namespace}/{','.join(pod.name for pod in pods)}")
         self.while_costs_are_written()
+
+    def want(self, key: Key, watch: Watch | None) -> None:
+        """In place of the autoscaler."""
+        assert key == KEY or watch is None
+        self.watched.append(watch)
+
+    def scaling(self, key: Key) -> Scaling | None:
+        """In place of the autoscaler."""
+        return self.decided
 
     def _decide(self, snapshot: Snapshot, renderer: Renderer, now: datetime) -> Plan:
         self.seen.append(snapshot)
@@ -313,6 +328,36 @@ async def test_a_ready_pod_is_asked_when_the_decision_wants_to_know(setting: Set
     setting.observer.facts["p1"] = EngineFacts("p1", (), None, None, None)
     setting.intake.event(POD, "DELETED", setting.api.objects[POD, ("ns", "web-1")])
     assert setting.gone == ["p1"]
+
+
+async def test_each_plan_is_told_to_the_autoscaler_and_goes_by_what_it_says(setting: Setting) -> None:
+    def watch(replicas: int) -> Watch:
+        return Watch(Config(1, 8), Fleet(replicas, 0), gateways=(), engines=())
+
+    setting.decided = Scaling(Decision(3, "More.", "all"), Learned(), 2)
+    setting.plan = lambda s: plan(child("Deployment"), autoscale=watch(1 if s.deployment else 0))
+    setting.event(FALCON, falcon())
+    await setting.once()
+    await setting.once()
+    assert [snapshot.scaling for snapshot in setting.seen] == [setting.decided] * len(setting.seen)
+    assert setting.watched == [watch(0), watch(1)], "with what was just written, too"
+    setting.api.refuse = lambda _: Unavailable(503, "ServiceUnavailable", "down")
+    setting.plan = lambda s: plan({**child("Deployment"), "spec": {"replicas": 5}}, autoscale=watch(5))
+    setting.queue.add(KEY)
+    with pytest.raises(ApiError):
+        await setting.once()
+    assert setting.watched[-1] == watch(5), "whatever becomes of the plan"
+    setting.plan = lambda _: plan(child("Deployment"))
+    setting.api.refuse = lambda _: None
+    setting.queue.add(KEY)
+    await setting.once()
+    assert setting.watched[-1] is None
+
+
+async def test_a_resource_that_leaves_is_not_looked_at(setting: Setting) -> None:
+    setting.event(FALCON, falcon(deletionTimestamp="2026-01-01T00:00:00Z"))
+    await setting.once()
+    assert setting.watched == [None]
 
 
 async def test_costs_are_written_before_the_deployment(setting: Setting) -> None:

@@ -8,6 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.unit.ports import free_port
 
 from falcon_operator.api.names import KIND
+from falcon_operator.runtime.watched import Figures
 from falcon_operator.telemetry import logging as operator_logging
 from falcon_operator.telemetry.logging import JsonFormatter, TextFormatter
 from falcon_operator.telemetry.metrics import Metrics
@@ -102,6 +103,20 @@ def test_names_are_controller_runtimes() -> None:
     for name in ("workqueue_depth", "workqueue_adds_total", "process_resident_memory_bytes", "falcon_operator_info"):
         assert f"\n{name}" in text
     assert "_created" not in text
+
+
+def test_what_the_autoscaler_does_not_know_has_no_series() -> None:
+    metrics = Metrics()
+    assert samples(metrics, "falcon_autoscaler_requests") == {}
+    known = {("ns", "web"): Figures(3, 7.0, 0.0, 2.4), ("ns", "blind"): Figures(), ("ns", "half"): Figures(desired=2)}
+    metrics.export_scaling(known.items)
+    web, half = ("web", "ns"), ("half", "ns")
+    assert samples(metrics, "falcon_autoscaler_desired_replicas") == {web: 3, half: 2}
+    assert samples(metrics, "falcon_autoscaler_requests") == {web: 7}
+    assert samples(metrics, "falcon_autoscaler_held_requests") == {web: 0}, "none is not unknown"
+    assert samples(metrics, "falcon_autoscaler_demand") == {web: 2.4}
+    known.clear()
+    assert samples(metrics, "falcon_autoscaler_desired_replicas") == {}
 
 
 async def test_the_endpoints_say_what_is_wrong() -> None:

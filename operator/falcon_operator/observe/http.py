@@ -21,7 +21,7 @@ class Unreadable(Exception):
 class Http:
     """A client whose connections are closed after each answer: a pod is asked seldom, or a few times in its life.
 
-    `at_once` questions are open at most; others wait for their turn.
+    `at_once` questions are open at most, any number with 0; others wait for their turn.
     """
 
     def __init__(self, *, at_once: int = 100) -> None:

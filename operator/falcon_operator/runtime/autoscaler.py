@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable, Iterator
 from time import monotonic
@@ -35,8 +36,9 @@ class Autoscaler:
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._changed, self._decide, self._jitter = changed, decision, jitter
-        self._http = Http(at_once=AT_ONCE)
-        self._means = Means(clock, self._http, gateway_port, engine_port)
+        # The client's own bound costs more the more wait for it.
+        self._http = Http(at_once=0)
+        self._means = Means(clock, self._http, gateway_port, engine_port, asyncio.Semaphore(AT_ONCE))
         self._watched: dict[Key, Watched] = {}
 
     def want(self, key: Key, watch: Watch | None) -> None:

@@ -37,6 +37,7 @@ class Means:
     http: Http
     gateway_port: int
     engine_port: int
+    slots: asyncio.Semaphore  # for engines that are asked at the same time
 
 
 class Source(Generic[Sample]):
@@ -218,7 +219,8 @@ class EngineSource(Source[EngineSample]):
     async def _read(self) -> None:
         found: EngineSample | Unreadable
         try:
-            found = await read_engine(self.means.http, self._url, self._names, self.means.clock)
+            async with self.means.slots:
+                found = await read_engine(self.means.http, self._url, self._names, self.means.clock)
         except Unreadable as problem:
             found = problem
         finally:

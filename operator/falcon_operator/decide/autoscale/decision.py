@@ -19,7 +19,7 @@ _GAP_SECONDS = 60.0
 # The use of engines is averaged over so many seconds, since a crowd of requests is not load that stays.
 _MEAN_SECONDS = 60.0
 # Engines are added where they would be used more than half way between the target and all of the time.
-_UP = 0.5
+_UP = 0.4
 # Fewer are kept where they would have been used less than so far between them for the whole window.
 _DOWN = 0.33
 # An engine that is used so much of the time still keeps up: short peaks may do that.
