@@ -69,8 +69,8 @@ def test_what_a_watch_saw_is_kept_by_its_moment() -> None:
     assert seen.replicas == [(1.0, 1), (3.0, 4), (5.0, 2)]
     assert [seen.replicas_at(at) for at in (0.5, 1.0, 2.9, 3.0, 9.0)] == [0, 1, 1, 4, 2]
     pod: dict[str, Any] = {"metadata": {"name": "a"}, "status": {}}
-    running = {"containerStatuses": [{"state": {"running": {}}}]}
-    ready = {"conditions": [{"type": "Ready", "status": "True"}]}
+    running: dict[str, Any] = {"containerStatuses": [{"state": {"running": {}}}]}
+    ready: dict[str, Any] = {"conditions": [{"type": "Ready", "status": "True"}]}
     for at, status in ((1.0, {}), (2.0, running), (3.0, running | ready), (4.0, running | ready)):
         seen.pod({**pod, "status": status}, "MODIFIED", at)
     seen.pod(pod, "DELETED", 5.0)
