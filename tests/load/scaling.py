@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 import time
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -133,7 +134,7 @@ class Scaled:
 @asynccontextmanager
 async def scaled(client: httpx.Client, autoscaling: Json, **options: Any) -> AsyncIterator[Scaled]:
     """A resource with its first engine and its gateways ready; afterwards there is nothing left of it."""
-    cluster = Cluster(client)
+    cluster = Cluster(client, f"scale-{uuid.uuid4().hex[:6]}")
     cluster.open()
     resource = Scaled(client, cluster)
     try:
