@@ -69,6 +69,14 @@ def test_a_long_cold_start_makes_the_window_longer() -> None:
     assert [at for at, _ in moves if at < 1100] == []
 
 
+def test_a_start_that_took_a_little_longer_than_the_last_one_forgets_nothing() -> None:
+    play = Play(replace(CONFIG, cold_start=300.0), replicas=4)
+    play.run(1800, 2.9 * FULL)
+    for n in range(40):
+        play.config = replace(CONFIG, cold_start=300.0 + n % 3)
+        assert play.run(20, 0.2 * FULL) == []
+
+
 def test_a_load_that_stays_moves_nothing() -> None:
     play = Play(CONFIG, replicas=4)
     play.run(700, 2.9 * FULL)

@@ -152,7 +152,7 @@ def test_gateways_that_are_gone_are_forgotten_and_their_requests_are_not() -> No
 
 def test_only_the_last_two_minutes_are_kept() -> None:
     arrivals = after([(n * 0.5, float(n)) for n in range(2000)])
-    assert len(arrivals.looks) < 250
+    assert len(arrivals.times) < 250
     assert arrivals.rate(999.5) == pytest.approx(2)
 
 

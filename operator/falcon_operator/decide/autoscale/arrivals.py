@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, field, replace
 from math import sqrt
 
@@ -33,10 +34,10 @@ class Crowds:
     def seen(self, new: float, now: float) -> Crowds:
         """Count requests that came until now."""
         if self.begun is None or not 0 <= now - self.begun <= 2 * _BIN:
-            return replace(self, begun=now, count=0.0)
+            return Crowds(self.mean, self.variance, self.bins, now, 0.0)
         count = self.count + new
         if now - self.begun < _BIN:
-            return replace(self, count=count)
+            return Crowds(self.mean, self.variance, self.bins, self.begun, count)
         count *= _BIN / (now - self.begun)
         bins = self.bins + 1
         share = max(_FADE, 1 / bins)
@@ -50,16 +51,17 @@ class Crowds:
 
 @dataclass(frozen=True)
 class Arrivals:
-    """A running total of requests, as it was at each look of the last minutess."""
+    """A running total of requests, as it was at each look of the last minutes, the oldest first."""
 
-    looks: tuple[tuple[float, float], ...] = ()
+    times: tuple[float, ...] = ()
+    totals: tuple[float, ...] = ()
     last: dict[str, float] = field(default_factory=dict)  # each source's counter as last seen
     crowds: Crowds = Crowds()
 
     @property
     def total(self) -> float:
         """All requests since this operator began to look."""
-        return self.looks[-1][1] if self.looks else 0.0
+        return self.totals[-1] if self.totals else 0.0
 
     def seen(self, counters: dict[str, float], now: float) -> Arrivals:
         """Take the counters of all sources that could be read; one that went back belongs to a process that began anew.
@@ -71,11 +73,14 @@ class Arrivals:
             before = self.last.get(source)
             if before is not None:
                 new += count - before if count >= before else count
-        looks = (*self.looks, (now, self.total + new))
-        if len(looks) > 2 and looks[1][0] <= now - WINDOWS[0]:
-            first = next(i for i, (at, _) in enumerate(looks) if at > now - WINDOWS[0]) - 1
-            looks = looks[first:]
-        return Arrivals(looks, self.last | counters, self.crowds.seen(new, now))
+        # One look before the longest window stays, to know the total at its begin.
+        first = max(bisect_right(self.times, now - WINDOWS[0]) - 1, 0)
+        return Arrivals(
+            (*self.times[first:], now),
+            (*self.totals[first:], self.total + new),
+            self.last | counters,
+            self.crowds.seen(new, now),
+        )
 
     def keep(self, sources: set[str]) -> Arrivals:
         """Forget what is gone for good."""
@@ -85,9 +90,9 @@ class Arrivals:
 
     def rate(self, now: float, usually: float = WINDOWS[0]) -> float:
         """Requests a second: the mean of the last `usually` seconds, or since they became clearly more than that."""
-        if not self.looks:
+        if not self.times:
             return 0.0
-        longest = min(max(now - self.looks[0][0], WINDOWS[-1]), usually)
+        longest = min(max(now - self.times[0], WINDOWS[-1]), usually)
         usual = self._within(longest, now) / longest
         counts = [(window, self._within(window, now)) for window in WINDOWS if window < longest]
         # By how many deviations each shorter window has more than usual.
@@ -103,15 +108,10 @@ class Arrivals:
     def _within(self, window: float, now: float) -> float:
         """Requests of the last so many seconds; between two looks they came evenly."""
         begin = now - window
-        before = self.looks[0]
-        if before[0] >= begin:
-            return self.total - before[1]
-        for look in reversed(self.looks):
-            if look[0] <= begin:
-                before = look
-                break
-            after = look
-        if before is self.looks[-1]:
+        after = bisect_right(self.times, begin)
+        if after == 0:
+            return self.total - self.totals[0]
+        if after == len(self.times):
             return 0.0
-        share = (begin - before[0]) / (after[0] - before[0])
-        return self.total - (before[1] + share * (after[1] - before[1]))
+        share = (begin - self.times[after - 1]) / (self.times[after] - self.times[after - 1])
+        return self.total - (self.totals[after - 1] + share * (self.totals[after] - self.totals[after - 1]))

@@ -58,7 +58,11 @@ def _observed(sight: Sight, signals: Signals, fleet: Fleet, config: Config, stat
     if state.looked is not None and not 0 <= now - state.looked <= _GAP_SECONDS:
         state = State(since=now, learned=state.learned)
     window = window_of(config)
-    history = state.history if state.history.window == window else History.over(window)
+    history, since = state.history, state.since
+    if history.window != window:
+        fresh = History.over(window)
+        # Slices of another width say nothing: the window begins anew. What a start takes changes a little each time.
+        history, since = (fresh, now) if history.width != fresh.width else (replace(history, window=window), since)
     evidence, learned = learn(state.evidence, state.learned, dict(signals.engines))
     passed = now - state.looked if state.looked is not None else math.inf
     share = 1 - math.exp(-passed / _MEAN_SECONDS)
@@ -66,6 +70,7 @@ def _observed(sight: Sight, signals: Signals, fleet: Fleet, config: Config, stat
     came = arrivals.total > state.arrivals.total or sight.in_flight + sight.held > 0 or not fleet.has_served
     return replace(
         state,
+        since=since,
         learned=learned,
         evidence=evidence,
         arrivals=arrivals.keep(set(signals.gateways if config.gateway else signals.engines)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 # Seconds of the slices, and of all of them; a longer window has longer slices.
 SLICE = 10.0
@@ -56,7 +56,7 @@ class History:
         if self.slices and self.slices[-1].number == number:
             last = self.slices[-1]
             same = Slice(number, last.looks + 1, last.total + demand, max(last.peak, demand))
-            return replace(self, slices=(*self.slices[:-1], same))
+            return History(self.window, self.width, (*self.slices[:-1], same), self.summary)
         first = number if before is None else int(before // self.width) + 1
         new = (Slice(n, 1, demand, demand) for n in range(min(first, number), number + 1))
         oldest = number - _SLICES
@@ -68,7 +68,7 @@ class History:
             peak=max((s.peak for s in window), default=0.0),
             again=_again(kept, max(1, int(max(self.window, MINUTE) / self.width))),
         )
-        return replace(self, slices=(*kept, *new), summary=summary)
+        return History(self.window, self.width, (*kept, *new), summary)
 
 
 def _busiest(means: list[float], many: int) -> float:
