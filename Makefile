@@ -4,7 +4,7 @@ SHELL := /bin/bash
 export UV_PYTHON_DOWNLOADS := never
 RUN := .venv/bin
 
-.PHONY: help demo test lint crds down bench-reconcile bench-gate bench-gateway bench-loss bench-autoscale-live clean
+.PHONY: help demo test lint crds down bench-reconcile bench-gate bench-autoscale bench-autoscale-live bench-gateway bench-loss clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -31,6 +31,9 @@ bench-reconcile: .venv/ready ## latency, writes and memory of the operator on th
 
 bench-gate: .venv/ready ## time to say which of 1,000 nodes can run an engine, and what it holds there
 	@benchmarks/run gate
+
+bench-autoscale: .venv/ready ## autoscaling rules side by side in a simulator; ARGS="--trace FILE --scale 12 --cold-start 60"
+	@benchmarks/run autoscale $(or $(ARGS),--trace step)
 
 bench-gateway: .venv/ready ## the gateway on loopback: CPU of a chunk, first token, memory, hang-ups, overtakings
 	@benchmarks/run gateway

@@ -10,7 +10,7 @@ from time import perf_counter
 
 from benchmarks.autoscale import oracle, plot, report, running, shapes
 from benchmarks.autoscale.engine import ENGINES
-from benchmarks.autoscale.rules import ORACLE, names
+from benchmarks.autoscale.rules import ORACLE, names, static_size
 from benchmarks.autoscale.simulation import TPOT, TTFT, Setting
 from benchmarks.autoscale.trace import Load, TraceError, read, scaled
 
@@ -41,7 +41,7 @@ def _options() -> argparse.Namespace:
         "--initial",
         type=_count,
         help="ready replicas at the beginning; by default what the oracle's plan has then, for all policies alike, "
-        "since this measures autoscaling and no first deployment (where the oracle does not run: what a plain plan has)",
+        "since this measures autoscaling and no first deployment (without the oracle: what a plain plan has)",
     )
     parser.add_argument("--engine", choices=sorted(ENGINES), default="h200", help="(default h200)")
     return parser.parse_args()
@@ -81,6 +81,22 @@ def _load(options: argparse.Namespace) -> Load:
     return scaled(load, options.scale, options.seed)
 
 
+def _agree(options: argparse.Namespace, chosen: list[str] | None) -> None:
+    """Exit with a sentence where options contradict each other, before anything is simulated."""
+    least, most = options.min_replicas, options.max_replicas
+    if least > most:
+        raise SystemExit(f"--min-replicas {least} is above --max-replicas {most}; it may not be.")
+    if options.initial is not None and not least <= options.initial <= most:
+        raise SystemExit(f"--initial {options.initial} is not between {least} and {most}, the least and most replicas.")
+    for name in chosen or ():
+        size = static_size(name)
+        if size is not None and not least <= size <= most:
+            raise SystemExit(f"--policy {name} is not between {least} and {most}, the least and most replicas.")
+    for option, path in (("--json", options.json), ("--plot", options.plot)):
+        if path is not None and not path.parent.is_dir():
+            raise SystemExit(f"{option} {path}: there is no folder {path.parent}; make it first.")
+
+
 def main() -> int:
     """Simulate, print, and write."""
     options, begin = _options(), perf_counter()
@@ -88,10 +104,7 @@ def main() -> int:
         load, chosen = _load(options), names(options.policy)
     except (TraceError, ValueError) as error:
         raise SystemExit(str(error)) from None
-    if options.min_replicas > options.max_replicas:
-        raise SystemExit(
-            f"--min-replicas {options.min_replicas} is above --max-replicas {options.max_replicas}; it may not be."
-        )
+    _agree(options, chosen)
     law = ENGINES[options.engine]
     setting = Setting(law, options.cold_start, options.min_replicas, options.max_replicas)
     found = oracle.work(load, law)

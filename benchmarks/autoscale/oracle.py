@@ -21,9 +21,10 @@ from benchmarks.autoscale.trace import Load
 SLICE = 2.0  # seconds
 # A plan may miss the best one's attainment by so much if it is cheaper.
 WITHIN = 0.005
-USES = (0.5, 0.6, 0.7, 0.8, 0.9)
+USES = (0.6, 0.75, 0.9, 1.05)
 SMOOTHED = (10.0, 40.0, 160.0)  # seconds
-FINER = 0.05
+# Then around the best so far, as long as that finds a better one, and so many times at most.
+FINER, ROUNDS = 0.05, 4
 
 
 @dataclass(frozen=True)
@@ -144,24 +145,33 @@ def static(count: int) -> Plan:
     return Plan(((0.0, count),))
 
 
-def coarse(found: Work, cold_start: float, least: int, most: int) -> list[Plan]:
-    """The plans to begin with, each once."""
-    made = [plan(found, cold_start, use, smoothed, least, most) for use in USES for smoothed in SMOOTHED]
-    return list(dict.fromkeys(made))
+class Search:
+    """Plans that are worth a simulation: a coarse grid, then the neighbours of the best."""
 
+    def __init__(self, found: Work, cold_start: float, least: int, most: int) -> None:
+        self._found, self._cold_start, self._least, self._most = found, cold_start, least, most
+        self._recipes: dict[Plan, tuple[float, float]] = {}  # of what use and smoothing each is made first
 
-def fine(found: Work, cold_start: float, least: int, most: int, runs: Sequence[tuple[Plan, Outcome]]) -> list[Plan]:
-    """Plans around the best one of the coarse ones, and fleets that never change of about its size."""
-    chosen, outcome = best(runs)
-    tried = [known for known, _ in runs]
-    made: list[Plan] = []
-    for use in USES:
-        for smoothed in SMOOTHED:
-            if plan(found, cold_start, use, smoothed, least, most) == chosen:
-                uses = (use - FINER, use + FINER)
-                made += [plan(found, cold_start, u, s, least, most) for u in uses for s in (smoothed, smoothed / 2)]
-    made += [static(count) for count in sizes(chosen, outcome, least, most)]
-    return [new for new in dict.fromkeys(made) if new not in tried]
+    def coarse(self) -> list[Plan]:
+        """The plans to begin with, each once."""
+        return self._made([(use, smoothed) for use in USES for smoothed in SMOOTHED])
+
+    def around(self, chosen: Plan) -> list[Plan]:
+        """What is near a plan and new."""
+        if chosen not in self._recipes:
+            return []
+        use, smoothed = self._recipes[chosen]
+        near = [(use - FINER, smoothed), (use + FINER, smoothed), (use, smoothed / 2), (use, smoothed * 2)]
+        return self._made(near)
+
+    def _made(self, recipes: Sequence[tuple[float, float]]) -> list[Plan]:
+        new: list[Plan] = []
+        for use, smoothed in recipes:
+            made = plan(self._found, self._cold_start, use, smoothed, self._least, self._most)
+            if made not in self._recipes:
+                self._recipes[made] = (use, smoothed)
+                new.append(made)
+        return new
 
 
 def sizes(chosen: Plan, outcome: Outcome, least: int, most: int) -> list[int]:

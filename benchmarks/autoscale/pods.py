@@ -3,16 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 
 from benchmarks.autoscale.engine import Engine, EngineLaw
 from benchmarks.autoscale.policy import EngineView
-
-# A mean in a view is over so many seconds, or up to a sixth more.
-_MEAN_SECONDS = 30.0
-_SPAN = 5.0
-
-Row = tuple[float, int, float, int, float]
 
 
 class Pod:
@@ -37,22 +30,20 @@ class Pod:
         self.draining = False
         self.engine = Engine(law)
         self.sent = 0  # of all requests that were sent to any engine, the last that came here
-        self.first_tokens, self.first_waits = 0, 0.0  # counters: first tokens, seconds that clients waited for them
-        self._known: deque[Row] = deque([(ready_at, 0, 0.0, 0, 0.0)])
+        self.first_tokens, self.first_waits = 0, 0.0  # counters: first tokens, seconds in this engine before them
+        # At the last look: tokens but the first, and seconds before them; first tokens, and seconds before them.
+        self._known = (0, 0.0, 0, 0.0)
 
     def view(self, now: float, most: int) -> EngineView:
         """As a rule sees it; KV use is the share of sequences, to which it goes up on this model.
 
-        TTFT counts from when the request came to the gateway: without one it would have waited in the engine.
+        Means are of what came since the last look, as one who reads histograms takes them. TTFT counts from when the
+        request came to the engine, as the engine's own does.
         """
         engine = self.engine
         generated, tokens, seconds = engine.counters(now)
-        known = self._known
-        while len(known) > 1 and known[1][0] <= now - _MEAN_SECONDS:
-            known.popleft()
-        _, tokens_then, seconds_then, firsts_then, waits_then = known[0]
-        if now - known[-1][0] >= _SPAN:
-            known.append((now, tokens, seconds, self.first_tokens, self.first_waits))
+        tokens_then, seconds_then, firsts_then, waits_then = self._known
+        self._known = (tokens, seconds, self.first_tokens, self.first_waits)
         some, firsts = tokens - tokens_then, self.first_tokens - firsts_then
         running = engine.running
         return EngineView(

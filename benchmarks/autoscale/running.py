@@ -60,11 +60,18 @@ class Runner:
 
     def oracle(self, found: Work) -> tuple[Plan, Outcome, list[tuple[Plan, Outcome]]]:
         """The oracle's plan, its outcome, and all that was tried."""
-        bounds = self._setting.cold_start, self._setting.least, self._setting.most
-        first = oracle.coarse(found, *bounds)
-        runs = list(zip(first, self.plans(first), strict=True))
-        more = oracle.fine(found, *bounds, runs)
-        runs += zip(more, self.plans(more), strict=True)
+        least, most = self._setting.least, self._setting.most
+        search = oracle.Search(found, self._setting.cold_start, least, most)
+        runs: list[tuple[Plan, Outcome]] = []
+        new = search.coarse()
+        for _ in range(oracle.ROUNDS):
+            runs += zip(new, self.plans(new), strict=True)
+            if not (new := search.around(oracle.best(runs)[0])):
+                break
+        chosen, outcome = oracle.best(runs)
+        fleets = [oracle.static(count) for count in oracle.sizes(chosen, outcome, least, most)]
+        new = [fleet for fleet in fleets if fleet not in (tried for tried, _ in runs)]
+        runs += zip(new, self.plans(new), strict=True)
         chosen, outcome = oracle.best(runs)
         return chosen, replace(outcome, policy=ORACLE), runs
 

@@ -61,11 +61,17 @@ def reasoning(seed: int) -> Load:
     return _made(seed, 5400, lambda t: 3.0 * (1, 2, 4, 2, 1, 1)[min(int(t / 900), 5)], 300, 3000)
 
 
+def sparse(seed: int) -> Load:
+    """Two hours of a request every two seconds, and for 200 s of every 2400 s fifty times as many."""
+    return _made(seed, 7200, lambda t: 25.0 if t % 2400 < 200 else 0.5, 1000, 200)
+
+
 SHAPES: Mapping[str, Callable[[int], Load]] = {
     "step": step,
     "bursts": bursts,
     "daily": daily,
     "reasoning": reasoning,
+    "sparse": sparse,
 }
 
 

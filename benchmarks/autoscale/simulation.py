@@ -66,7 +66,7 @@ class Simulation:
     def __init__(self, load: Load, setting: Setting, policy: Policy) -> None:
         self._load, self._setting, self._policy = load, setting, policy
         many = len(load)
-        self._first, self._last = [math.nan] * many, [math.nan] * many
+        self._sent_at, self._first, self._last = ([math.nan] * many for _ in range(3))
         self._failed: dict[int, float] = {}  # request, when
         self._held: deque[int] = deque()
         self._pods: dict[int, Pod] = {}  # that are not gone
@@ -137,7 +137,7 @@ class Simulation:
         for request in begun:
             self._first[request] = at
             pod.first_tokens += 1
-            pod.first_waits += at - self._load.at[request]
+            pod.first_waits += at - self._sent_at[request]
         for request in ended:
             self._last[request] = at
         self._flying -= len(ended)
@@ -173,6 +173,7 @@ class Simulation:
             self._sent += 1
             self._flying += 1
             found.sent = self._sent
+            self._sent_at[request] = now
             engine = found.engine
             before = engine.next_at
             engine.put(request, load.prompt[request], load.answer[request], now)

@@ -133,10 +133,8 @@ def test_load_moves_the_number_once_and_a_restart_moves_and_writes_nothing(
     assert said["autoscaling"]["limitedBy"] == "maxReplicas"
     (move,) = said["autoscaling"]["decisions"]
     assert (move["fromReplicas"], move["toReplicas"]) == (1, 3)
-    notes = [e["note"] for e in world.all("Event") if e.get("action") == "Scale"] or [
-        e["message"] for e in world.all("Event") if e.get("action") == "Scale"
-    ]
-    assert notes == [f"Scaled from 1 to 3: {move['reason']}"]
+    told = wait_for(lambda: [e for e in world.all("Event") if e.get("action") == "Scale"], "an event")
+    assert [e["message"] for e in told] == [f"Scaled from 1 to 3: {move['reason']}"]
     assert (world.get(names.KIND, "web") or {})["spec"]["replicas"] == 1, "the user's own"
 
     writes = wait_quiet(audit.writes, QUIET_SECONDS)

@@ -19,7 +19,8 @@ from falcon_engine.intent import Intent, Source
 from falcon_engine.signatures import Diagnosis
 
 HERE = Path(__file__).parent
-PROFILES = HERE.parents[1] / "operator" / "falcon_engine" / "profiles"
+SOURCE = HERE.parents[1] / "operator"
+PROFILES = SOURCE / "falcon_engine" / "profiles"
 
 
 @functools.cache
@@ -130,11 +131,14 @@ class Container:
 
     @contextmanager
     def running(self, command: str = "serve", prelude: str = "", **changes: Any) -> Iterator["subprocess.Popen[str]"]:
-        """The launcher as a process; with a prelude, Python run inside it before it begins."""
+        """The launcher as a process; with a prelude, which is Python run before it begins, from its source.
+
+        Python compiles what it reads from an archive at every start, and keeps what it compiled of files.
+        """
         given = {**self.environment, "FALCON_INTENT": self.intent(**changes).to_json()}
         argv = [sys.executable, str(self.launcher), command]
         if prelude:
-            code = f"import sys; sys.path.insert(0, {str(self.launcher)!r})\n{prelude}\n"
+            code = f"import sys; sys.path.insert(0, {str(SOURCE)!r})\n{prelude}\n"
             argv = [sys.executable, "-c", f"{code}from falcon_engine.launch import main; sys.exit(main([{command!r}]))"]
         output = (self.directory / f"{command}.log").open("w+")
         process = subprocess.Popen(argv, env=given, stdout=output, stderr=subprocess.STDOUT, text=True)

@@ -2,8 +2,6 @@
 
 import os
 import signal
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -56,28 +54,12 @@ def check(world: World, reason: str, words: tuple[str, ...], final: bool) -> Non
     assert len(world.events) == 1
 
 
-def ended(directory: Path, failure: Failure) -> tuple[Container, int]:
-    """The container after its end, and its exit code."""
-    directory.mkdir()
-    container = Container(directory)
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda f: f.log)
+def test_a_failure_is_told_with_its_way_out(container: Container, failure: Failure) -> None:
     text = SERVING + failure.text if failure.served else failure.text
     container.environment |= {"STANDIN_FAIL": text, "STANDIN_CODE": str(failure.engine_code)}
     with container.running(prelude=NO_RETRIES, canary=False) as launcher:
         code = launcher.wait(60)
-    return container, code
-
-
-@pytest.fixture(scope="module")
-def ends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, "Future[tuple[Container, int]]"]]:
-    """Every failure's end; as many at a time as there are processors."""
-    directory = tmp_path_factory.mktemp("failures")
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield {f.log: pool.submit(ended, directory / f.log, f) for f in FAILURES}
-
-
-@pytest.mark.parametrize("failure", FAILURES, ids=lambda f: f.log)
-def test_a_failure_is_told_with_its_way_out(ends: dict[str, "Future[tuple[Container, int]]"], failure: Failure) -> None:
-    container, code = ends[failure.log].result()
     assert code == failure.code
     assert failure.text.rstrip().splitlines()[-1] in container.log, "the engine's log goes through"
     check(reported(container, code), failure.reason, failure.words, final=failure.code == 2)

@@ -16,6 +16,10 @@ from tests.gateway.haproxies import HAProxy
 from tests.gateway.test_chunks import has_had_a_client
 from tests.gateway.test_life import reloaded
 
+from falcon_operator.decide.autoscale.types import GatewaySample
+from falcon_operator.observe.gateway import GatewayLink
+from falcon_operator.observe.http import Unreadable
+
 IN_FLIGHT = "falcon_gateway_in_flight_requests"
 HELD = "falcon_gateway_held_requests"
 OLDEST = "falcon_gateway_held_oldest_seconds"
@@ -176,6 +180,39 @@ async def test_a_reload_ends_the_wait_and_begins_to_count_anew(start: Start, sta
     page = await asyncio.wait_for(waits.answer(), 10)
     assert (figure(page, IN_FLIGHT), figure(page, ARRIVED)) == (1, 1), "the old process says what it has"
     await until(partial(says, gateway, in_flight=0, held=0, arrived=0))
+    engine.taken[0].release()
+    assert (await stream.answer()).endswith(b"[DONE]\n\n")
+
+
+async def test_the_operator_s_own_look_goes_on_over_a_reload(start: Start, start_engine: StartEngine) -> None:
+    gateway = await start()
+    engine = await with_an_engine(gateway, start_engine)
+    stream = await gateway.ask("stream", chunks=2)
+    await until(lambda: len(engine.taken) == 1)
+    said: asyncio.Queue[GatewaySample | Unreadable] = asyncio.Queue()
+    port = int(gateway.places.metrics.rpartition(":")[2])
+    link = GatewayLink("127.0.0.1", port, said.put_nowait, time.monotonic)
+
+    async def look(arrived: float | None = None) -> GatewaySample:
+        link.ask(arrived)
+        found = await asyncio.wait_for(said.get(), 30)
+        assert isinstance(found, GatewaySample), found
+        return found
+
+    for _ in range(3):
+        found = await look()
+        assert (found.in_flight, found.held, found.arrived) == (1, 0, 1)
+    link.ask(1)
+    await until(partial(waits_long, gateway))
+    gateway.configure(settings(body_bytes=10_000))
+    await until(partial(reloaded, gateway))
+    told = await asyncio.wait_for(said.get(), 30)
+    assert isinstance(told, GatewaySample)
+    assert (told.in_flight, told.arrived) == (1, 1), "the old process, before it goes"
+    for _ in range(3):
+        found = await look()
+        assert (found.in_flight, found.held, found.arrived) == (0, 0, 0), "the new one, on a connection of its own"
+    link.close()
     engine.taken[0].release()
     assert (await stream.answer()).endswith(b"[DONE]\n\n")
 

@@ -1,5 +1,6 @@
 """Helm as a class: render the chart, or have it refused, without a cluster."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -33,10 +34,11 @@ def helm_path(major: int) -> str:
 
 
 class Helm:
-    """One Helm binary."""
+    """One Helm binary, and a folder of what it has rendered in this run, in whatever process."""
 
-    def __init__(self, major: int) -> None:
+    def __init__(self, major: int, renderings: Path) -> None:
         self.major, self.path = major, helm_path(major)
+        self.renderings = renderings
         self.rendered: dict[str, list[Json]] = {}
         self.home = tempfile.TemporaryDirectory(prefix="helm-")
 
@@ -66,8 +68,16 @@ class Helm:
         values = {"crds": {"enabled": False}} | (values or {})
         key = json.dumps([values, args])
         if key not in self.rendered:
-            self.rendered[key] = [item for item in yaml.load_all(self.template(values, *args), LOADER) if item]
+            self.rendered[key] = [item for item in yaml.load_all(self._text(key, values, *args), LOADER) if item]
         return self.rendered[key]
+
+    def _text(self, key: str, values: Json, *args: str) -> str:
+        kept = self.renderings / f"{self.major}-{hashlib.sha256(key.encode()).hexdigest()[:32]}.yaml"
+        if not kept.exists():
+            fresh = kept.with_suffix(f".{os.getpid()}")
+            fresh.write_text(self.template(values, *args))
+            fresh.rename(kept)
+        return kept.read_text()
 
     def refusal(self, values: Json, *args: str) -> str:
         """What Helm says to values that the chart refuses."""

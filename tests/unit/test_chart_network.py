@@ -24,7 +24,8 @@ def test_the_service_monitor_scrapes_the_service(helm: Helm) -> None:
     assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
     assert monitor["metadata"]["labels"]["prometheus"] == "main"
     port = service["spec"]["ports"][0]["name"]
-    assert monitor["spec"]["endpoints"] == [{"port": port, "path": "/metrics", "interval": "15s"}]
+    # A metric of a resource keeps the namespace that it names.
+    assert monitor["spec"]["endpoints"] == [{"port": port, "path": "/metrics", "interval": "15s", "honorLabels": True}]
 
 
 def test_the_operators_pod_is_the_one_that_engines_let_in(helm: Helm) -> None:

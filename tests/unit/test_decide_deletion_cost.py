@@ -1,11 +1,12 @@
 """A scale-down takes the pod with the least to lose, and writes nothing that is so already."""
 
+import functools
 import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.world import Json, World, conditions
+from tests.unit.world import Json, World, conditions, copied
 
 from falcon_operator.decide.deletion_cost import UNKNOWN_COST, changes, cost, due
 
@@ -36,8 +37,14 @@ def test_nothing_is_due_unless_pods_go(wanted: int, live: int) -> None:
     assert due(wanted, live) == (live - wanted > 0 and wanted > 0)
 
 
-def serving(replicas: int) -> World:
+@functools.cache
+def served(replicas: int) -> World:
     return World(spec={"replicas": replicas}).serve()
+
+
+def serving(replicas: int) -> World:
+    """A world of one's own, which takes long to make."""
+    return copied(served(replicas))
 
 
 def asked(w: World) -> list[str]:

@@ -1,10 +1,10 @@
 """A cluster in a few dictionaries: it takes plans as the API server would, and makes pods as a Deployment would."""
 
-import copy
+import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from falcon_engine.signatures import Diagnosis
 from falcon_operator.api import names
@@ -14,12 +14,19 @@ from falcon_operator.decide.reconcile import decide
 from falcon_operator.decide.types import EngineFacts, Event, Launcher, Plan, Renderer, Scaling, Snapshot
 
 Json = dict[str, Any]
+T = TypeVar("T")
 
 NOW = datetime(2026, 5, 1, 12, 0, 0, tzinfo=UTC)
 UID = "5d0c7c9e-0000-4000-8000-000000000001"
 SERVED = "falcon-h1r-7b-nvfp4"
 GATEWAY_IMAGE = "docker.io/mutazai/falcon-gateway:1"
 ELSEWHERE = ("Service", "ControllerRevision", "PersistentVolumeClaim")  # what a snapshot has places of its own for
+
+
+def copied(value: T) -> T:
+    """A deep copy; `copy.deepcopy` takes four times as long, which was most of what these tests took."""
+    same: T = pickle.loads(pickle.dumps(value))
+    return same
 
 
 def at(seconds: float) -> str:
@@ -65,7 +72,7 @@ class World:
     def resource(self) -> Json:
         metadata = {"name": "demo", "namespace": "team", "uid": UID, "generation": self.generation}
         found = {"apiVersion": names.API_VERSION, "kind": names.KIND, "metadata": metadata, "spec": self.spec}
-        return copy.deepcopy(found | ({"status": self.status} if self.status else {}))
+        return copied(found | ({"status": self.status} if self.status else {}))
 
     def of_kind(self, kind: str) -> dict[str, Json]:
         return {name: body for (k, name), body in self.objects.items() if k == kind}
@@ -86,13 +93,13 @@ class World:
     def snapshot(self) -> Snapshot:
         return Snapshot(
             resource=self.resource(),
-            deployment=copy.deepcopy(self.deployment),
+            deployment=copied(self.deployment),
             services=self.of_kind("Service"),
             revisions=tuple(self.of_kind("ControllerRevision").values()),
-            pods=tuple(copy.deepcopy(self.pods)),
+            pods=tuple(copied(self.pods)),
             claims=self.of_kind("PersistentVolumeClaim"),
             launchers=frozenset(name for name in self.of_kind("ConfigMap") if name.startswith("falcon-launcher-")),
-            gateway_pods=tuple(copy.deepcopy(self.gateway_pods)),
+            gateway_pods=tuple(copied(self.gateway_pods)),
             owned={
                 key: body
                 for key, body in self.objects.items()
@@ -120,22 +127,22 @@ class World:
             kept = {k: v for k, v in before.items() if k == "status"}
             uid = before.get("metadata", {}).get("uid") or f"uid-{key[0]}-{key[1]}"
             self.objects[key] = {
-                **copy.deepcopy(body),
+                **copied(body),
                 **kept,
-                "metadata": {**copy.deepcopy(body["metadata"]), "uid": uid},
+                "metadata": {**copied(body["metadata"]), "uid": uid},
             }
         for reference in plan.delete:
             live = self.objects[reference.kind, reference.name]
             assert live["metadata"]["uid"] == reference.uid
             del self.objects[reference.kind, reference.name]
-        self.status = copy.deepcopy(plan.status)
+        self.status = copied(plan.status)
         self.events += plan.events
         return plan
 
     def settle(self, limit: int = 5) -> None:
         """Step until a step changes nothing."""
         for _ in range(limit):
-            before = copy.deepcopy((self.objects, self.status, self.pods))
+            before = copied((self.objects, self.status, self.pods))
             self.step()
             if before == (self.objects, self.status, self.pods):
                 return

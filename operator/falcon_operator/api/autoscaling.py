@@ -42,9 +42,12 @@ class Autoscaling(Base):
     max_replicas: Annotated[int, Field(ge=1, le=1000)] | None = Field(
         default=None, description="Most replicas; required for Native."
     )
-    target_utilization: Annotated[float, Field(ge=0.1, le=1.0)] = Field(
-        default=0.7, description="Share of an engine's capacity that should be in use."
-    )
+    # An integer 0 passes the API server's own check, which cuts the minimum off to an integer, too.
+    target_utilization: Annotated[
+        float,
+        Field(ge=0.1, le=1.0),
+        CEL("self != 0.0", "{path} is {self}: write a share from 0.1 to 1, such as 0.7"),
+    ] = Field(default=0.7, description="Share of an engine's capacity that should be in use.")
     scale_down_window: Annotated[str, Duration("0s", "24h")] = Field(
         default="10m", description="How long load must stay low before replicas are removed."
     )
