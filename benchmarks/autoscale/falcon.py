@@ -11,7 +11,7 @@ from falcon_operator.decide.autoscale.types import Config, EngineSample, Fleet, 
 # a request the gateways say when there is one.
 _GATEWAYS = 2
 _LOOK = 1.0 / _GATEWAYS
-_ENGINES = 5.0
+_ENGINES = 10.0
 _IDLE = 10.0
 
 

@@ -34,7 +34,7 @@ IDLE_SECONDS = 10.0
 # Each gateway is asked once in so many seconds; a single one twice.
 GATEWAY_SECONDS = 1.0
 # Engines, which are asked for the lengths and times of requests where gateways say how many there are.
-ENGINE_SECONDS = 5.0
+ENGINE_SECONDS = 10.0
 # Engines, where they are asked for everything: with load and without.
 LOAD_SECONDS, NO_LOAD_SECONDS = 1.0, 5.0
 # Between two decisions that plans ask for: each may lead to the other.

@@ -26,7 +26,7 @@ _ENOUGH = 10.0
 # Requests' lengths: what was so many requests ago of one engine, and so many seconds, counts half.
 _REQUESTS, _SECONDS = 400.0, 300.0
 # Between two looks at an engine.
-_LOOK = 5.0
+_LOOK = 10.0
 _NOTHING = EngineSample(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 Row = tuple[float, float, float]
@@ -89,7 +89,9 @@ def _lengths(evidence: Evidence, before: EngineSample, now: EngineSample) -> Evi
 
 
 def _timing(evidence: Evidence, before: EngineSample, now: EngineSample) -> Evidence:
-    if min(before.running, now.running) < _BUSY:
+    # Where fewer have ended than ran, one of them ran all the time.
+    stayed = now.finished - before.finished < before.running and now.running >= 1
+    if min(before.running, now.running) < _BUSY and not stayed:
         return evidence
     seconds = now.at - before.at
     tokens = now.generation_tokens - before.generation_tokens
