@@ -32,7 +32,7 @@ def test_a_step_is_answered_within_a_second_and_right_within_three() -> None:
     play = Play(CONFIG, look=0.5)
     quiet(play)
     moves = play.run(200, 8 * 0.3 * FULL)
-    right = 4  # 2.4 engines at full use, 0.7 of each to be used
+    right = 3  # of which 2.4 would be busy all the time
     assert moves[0][0] <= 1.0
     assert next(at for at, replicas in moves if replicas >= right) <= 3.0
 
@@ -49,11 +49,12 @@ def test_engines_that_start_count_as_capacity() -> None:
     play = Play(CONFIG)
     quiet(play)
     play.run(5, 4 * FULL)
-    assert play.run(50, 4 * FULL)[1:] == []
+    play.run(50, 4 * FULL)
+    assert play.replicas <= 9, "seven for the load and some for what waits, not seven more with each look"
 
 
 def test_nothing_is_removed_before_the_window_has_passed_and_then_slowly() -> None:
-    play = Play(CONFIG, replicas=7)
+    play = Play(CONFIG, replicas=6)
     play.run(1800, 5 * FULL)
     assert play.moves == []
     moves = play.run(4000, 0.5 * FULL)
@@ -63,7 +64,7 @@ def test_nothing_is_removed_before_the_window_has_passed_and_then_slowly() -> No
 
 
 def test_a_long_cold_start_makes_the_window_longer() -> None:
-    play = Play(replace(CONFIG, cold_start=400.0), replicas=4)
+    play = Play(replace(CONFIG, cold_start=400.0), replicas=3)
     play.run(1500, 2.5 * FULL)
     moves = play.run(1190, 0.2 * FULL)
     assert [at for at, _ in moves if at < 1100] == []

@@ -9,7 +9,9 @@ from math import sqrt
 # The longest first. A shorter one counts only where chance does not explain what it has beyond the usual.
 WINDOWS = (120.0, 60.0, 30.0, 15.0, 8.0, 4.0, 2.0)
 # In deviations.
-_CERTAIN, _LUCK = 4.0, 1.0
+_CERTAIN, _LUCK = 4.0, 1.5
+# Seconds after which it is known what is usual.
+_LEARNT = 30.0
 # Requests come in crowds: by how much their count in such a time varies more than if each came for itself.
 _BIN = 2.0
 _FADE = 1 / 120  # a bin's weight
@@ -99,7 +101,7 @@ class Arrivals:
         spread = self.crowds.dispersion
         signs = [(count - usual * window) / sqrt(max(usual * window, 1.0) * spread) for window, count in counts]
         most = max(signs, default=0.0)
-        if most < _CERTAIN:
+        if most < _CERTAIN or now - self.times[0] < _LEARNT:
             return usual
         # Something has changed: since about then, or later; what is left of it without good luck counts.
         since = counts[signs.index(most) :]

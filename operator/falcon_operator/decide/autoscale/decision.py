@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from falcon_operator.api.reasons import Reason
-from falcon_operator.decide.autoscale import words
+from falcon_operator.decide.autoscale import headroom, words
 from falcon_operator.decide.autoscale.demand import Demand, demand, used
 from falcon_operator.decide.autoscale.history import History
 from falcon_operator.decide.autoscale.learning import learn
@@ -18,15 +18,11 @@ from falcon_operator.decide.autoscale.types import Config, Decision, Fleet, Limi
 _GAP_SECONDS = 60.0
 # The use of engines is averaged over so many seconds, since a crowd of requests is not load that stays.
 _MEAN_SECONDS = 60.0
-# Engines are added where they would be used more than half way between the target and all of the time.
-_UP = 0.4
-# Fewer are kept where they would have been used less than so far between them for the whole window.
-_DOWN = 0.33
 # An engine that is used so much of the time still keeps up: short peaks may do that.
 _PEAK_USE = 0.95
 _AGAIN_USE = 1.0
 # Engines are removed once in so many seconds, and at most such a part of them.
-_DOWN_SECONDS, _DOWN_SHARE = 60.0, 0.25
+_DOWN_SECONDS, _DOWN_SHARE = 60.0, 0.5
 _ALMOST = 1e-6
 
 
@@ -76,6 +72,7 @@ def _observed(sight: Sight, signals: Signals, fleet: Fleet, config: Config, stat
         arrivals=arrivals.keep(set(signals.gateways if config.gateway else signals.engines)),
         history=history,
         used=state.used + share * (used(sight, fleet, config, learned) - state.used),
+        in_flight=state.in_flight + share * (sight.in_flight - state.in_flight),
         requested=now if came or state.requested is None else state.requested,
     )
 
@@ -86,16 +83,17 @@ def window_of(config: Config) -> float:
 
 
 def _decision(sight: Sight, load: Demand, fleet: Fleet, config: Config, state: State, now: float) -> Decision:
-    up, down = _up(sight, load, fleet, config), _down(load, fleet, config, state, now)
+    use = headroom.limit(config, state)
+    up, down = _up(sight, load, fleet, use), _down(load, fleet, config, state, use)
     limit: Limit | None = None
     if up > fleet.replicas:
         wanted, limit = _within_capacity(up, fleet, config)
-        reason = words.up(load, sight, config) if wanted > fleet.replicas else words.held_back(up, limit, fleet, config)
+        reason = words.up(load, sight, use) if wanted > fleet.replicas else words.held_back(up, limit, fleet, config)
         return Decision(wanted, reason, sight.words, limit, demand=load.both)
     if _idle(fleet, config, state, now) and not sight.half:
         return Decision(0, words.idle(config), sight.words, demand=load.both)
     if down == fleet.replicas:
-        return Decision(down, words.enough(load, config), sight.words, _bound(down, config), demand=load.both)
+        return Decision(down, words.enough(load, use), sight.words, _bound(down, config), demand=load.both)
     if sight.half:
         return Decision(fleet.replicas, words.half(sight), sight.words, Limit.METRICS, demand=load.both)
     waited = state.removed is None or now - state.removed >= _DOWN_SECONDS
@@ -104,37 +102,30 @@ def _decision(sight: Sight, load: Demand, fleet: Fleet, config: Config, state: S
         return Decision(fleet.replicas, reason, sight.words, Limit.WINDOW, demand=load.both)
     at_most = max(1, math.floor(fleet.replicas * _DOWN_SHARE))
     wanted = max(down, fleet.replicas - at_most)
-    return Decision(wanted, words.down(load, config, window_of(config)), sight.words, demand=load.both)
+    return Decision(wanted, words.down(load, use, window_of(config)), sight.words, demand=load.both)
 
 
-def _up(sight: Sight, load: Demand, fleet: Fleet, config: Config) -> int:
+def _up(sight: Sight, load: Demand, fleet: Fleet, use: float) -> int:
     """How many engines are to be there at least."""
     if fleet.replicas == 0:
         awake = sight.held + sight.in_flight > 0
-        return max(1, _engines(load, config)) if awake else 0
+        return max(1, _engines(load, use)) if awake else 0
     if not fleet.has_served:
         return fleet.replicas  # more of what has never worked would not work either
-    crowded = load.steady / _use(config, _UP) + load.backlog > fleet.replicas + _ALMOST
-    return max(fleet.replicas, _engines(load, config)) if crowded else fleet.replicas
+    crowded = load.steady / headroom.too_much(use) + load.backlog > fleet.replicas + _ALMOST
+    return max(fleet.replicas, _engines(load, use)) if crowded else fleet.replicas
 
 
-def _use(config: Config, share: float) -> float:
-    """A use between the target and all of the time."""
-    return config.target + (1 - config.target) * share
+def _engines(load: Demand, use: float) -> int:
+    return math.ceil(load.steady / use + load.backlog - _ALMOST)
 
 
-def _engines(load: Demand, config: Config) -> int:
-    return math.ceil(load.steady / config.target + load.backlog - _ALMOST)
-
-
-def _down(load: Demand, fleet: Fleet, config: Config, state: State, now: float) -> int:
+def _down(load: Demand, fleet: Fleet, config: Config, state: State, use: float) -> int:
     """How many engines would be enough for what was seen in the window, and for peaks of the last hour."""
     if fleet.replicas <= config.min_replicas:
         return fleet.replicas
     seen = state.history.summary
-    kept = max(
-        seen.busiest / _use(config, _DOWN), seen.peak / _PEAK_USE, seen.again / _AGAIN_USE, load.both / config.target
-    )
+    kept = max(seen.busiest / headroom.enough(use), seen.peak / _PEAK_USE, seen.again / _AGAIN_USE, load.both / use)
     whole = math.ceil(kept - _ALMOST)
     return min(fleet.replicas, max(whole, 1, config.min_replicas))
 

@@ -20,6 +20,7 @@ class State:
     arrivals: Arrivals = field(default_factory=Arrivals)
     history: History = field(default_factory=lambda: History.over(0))
     used: float = 0.0  # engines' worth of work that engines did, a mean over the last minute
+    in_flight: float = 0.0  # requests, a mean over the last minute
     looked: float | None = None  # when load was last known
     requested: float | None = None  # when a request was last there
     removed: float | None = None  # when engines were last removed

@@ -30,10 +30,10 @@ def bounds(config: Config) -> str:
     return f"Brought between minReplicas {config.min_replicas} and maxReplicas {config.max_replicas}."
 
 
-def up(load: Demand, sight: Sight, config: Config) -> str:
+def up(load: Demand, sight: Sight, use: float) -> str:
     """More engines are needed."""
     waiting = f", {sight.held:.0f} requests wait" if sight.held >= 1 else ""
-    return f"The load needs {load.steady:.1f} engines at full use{waiting}; targetUtilization is {config.target:g}."
+    return f"The load needs {load.steady:.1f} engines at full use{waiting}; {_limit(use)}."
 
 
 def held_back(wanted: int, limit: Limit | None, fleet: Fleet, config: Config) -> str:
@@ -45,9 +45,9 @@ def held_back(wanted: int, limit: Limit | None, fleet: Fleet, config: Config) ->
     return f"The load needs {wanted} engines, and the compatible nodes hold {config.gpus}."
 
 
-def enough(load: Demand, config: Config) -> str:
+def enough(load: Demand, use: float) -> str:
     """The number is right."""
-    return f"The load needs {load.steady:.1f} engines at full use; targetUtilization is {config.target:g}."
+    return f"The load needs {load.steady:.1f} engines at full use; {_limit(use)}."
 
 
 def half(sight: Sight) -> str:
@@ -65,9 +65,10 @@ def idle(config: Config) -> str:
     return f"There was no request for {config.zero_after:.0f} s."
 
 
-def down(load: Demand, config: Config, seconds: float) -> str:
+def down(load: Demand, use: float, seconds: float) -> str:
     """Fewer engines are needed."""
-    return (
-        f"For {seconds:.0f} s the load needed fewer engines, now {load.steady:.1f} at full use; "
-        f"targetUtilization is {config.target:g}."
-    )
+    return f"For {seconds:.0f} s the load needed fewer engines, now {load.steady:.1f} at full use; {_limit(use)}."
+
+
+def _limit(use: float) -> str:
+    return f"by targetUtilization, and how requests come in crowds, each is to be used at {100 * use:.0f} %"
