@@ -49,8 +49,8 @@ class Autoscaling(Base):
         CEL("self != 0.0", "{path} is {self}: write a share from 0.1 to 1, such as 0.7"),
     ] = Field(
         default=0.7,
-        description="How full engines may be: a share of the sequences that fill one. Less is used where requests come in "
-        "crowds.",
+        description="How full engines may be: a share of the sequences that fill one. Less is used where requests come "
+        "in crowds.",
     )
     scale_down_window: Annotated[str, Duration("0s", "24h")] = Field(
         default="10m", description="How long load must stay low before replicas are removed."
