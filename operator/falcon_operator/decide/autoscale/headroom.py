@@ -8,7 +8,7 @@ from falcon_operator.decide.autoscale.state import State
 from falcon_operator.decide.autoscale.types import Config
 
 # So many deviations of the requests in flight are to find room.
-_DEVIATIONS = 1.6
+_DEVIATIONS = 1.3
 # Engines are added where they would be used further than so far from the limit to all of their time, and fewer are kept
 # where they would not have been used that far: between the two nothing is done.
 _UP, _DOWN = 0.4, 0.33

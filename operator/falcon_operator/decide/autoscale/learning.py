@@ -25,6 +25,8 @@ _LEAST, _MOST = 1 / 20, 20.0
 _ENOUGH = 10.0
 # Requests' lengths: what was so many requests ago of one engine, and so many seconds, counts half.
 _REQUESTS, _SECONDS = 400.0, 300.0
+# Until as many have ended as run, most tokens are of answers that have not: their lengths are not known yet.
+_FEW = 3.0
 # Between two looks at an engine.
 _LOOK = 10.0
 _NOTHING = EngineSample(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
@@ -62,9 +64,9 @@ def learn(evidence: Evidence, learned: Learned, engines: dict[str, EngineSample]
     if not fresh:
         return found, learned
     law = _law(found) or learned.law
-    prompt = found.prompts / found.begun if found.begun >= 1 else learned.prompt
-    answer = found.answers / found.ended if found.ended >= 1 else learned.answer
-    return found, Learned(law, prompt, answer)
+    if found.ended < max(_FEW, sum(sample.running for sample in engines.values())) or found.begun < 1:
+        return found, replace(learned, law=law)
+    return found, Learned(law, found.prompts / found.begun, found.answers / found.ended)
 
 
 def _restarted(before: EngineSample, now: EngineSample) -> bool:
