@@ -90,7 +90,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         (watched, "PLAN_SECONDS", 0.02),
         (watched, "GATHER_SECONDS", 0.02),
         (watched, "WORDS_SECONDS", 0.3),
-        (sources, "LOOK_SECONDS", 0.3),
+        (sources, "LOOK_SECONDS", 0.45),
         (sources, "NEWS_SECONDS", 2.5),
         (sources, "AGAIN_SECONDS", 0.1),
         (sources, "PATIENT_SECONDS", 0.5),
@@ -165,7 +165,7 @@ async def test_one_gateway_that_never_answers_is_a_problem_and_the_other_is_read
 
     second.instead = never
     setting.autoscaler.want(KEY, watch(first, second))
-    await setting.until(lambda: len(setting.looks) > 3)
+    await setting.until(lambda: len(setting.looks) > 3 and setting.signals.problem is not None)
     signals = setting.signals
     assert sorted(signals.gateways) == [ONE]
     assert signals.gateways_expected == 2
