@@ -63,6 +63,21 @@ def test_nothing_is_removed_before_the_window_has_passed_and_then_slowly() -> No
     assert [replicas for _, replicas in moves] == sorted((replicas for _, replicas in moves), reverse=True)
 
 
+def test_what_was_decided_and_not_done_is_decided_again() -> None:
+    play = Play(CONFIG, replicas=6)
+    play.run(1800, 5 * FULL)
+    decided = []
+    for _ in range(500):
+        play.now += 2
+        play.arrived += 0.5 * FULL * 2
+        assert play.state is not None
+        decision, play.state = decide(play.signals(0.5 * FULL), play.fleet, CONFIG, play.state, play.now)
+        decided.append(decision.replicas)
+    first = next(n for n, replicas in enumerate(decided) if replicas < 6)
+    assert first * 2 > 500
+    assert max(decided[first:]) < 6
+
+
 def test_a_long_cold_start_makes_the_window_longer() -> None:
     play = Play(replace(CONFIG, cold_start=400.0), replicas=3)
     play.run(1500, 2.5 * FULL)

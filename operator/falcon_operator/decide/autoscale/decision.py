@@ -33,7 +33,7 @@ def decide(signals: Signals, fleet: Fleet, config: Config, state: State, now: fl
     if sight.blind:
         unknown = (Reason.METRICS_UNKNOWN, words.unknown(sight, signals.problem, bounded))
         return Decision(bounded, words.frozen(bounded), sight.words, Limit.METRICS, unknown), state
-    state = _observed(sight, signals, fleet, config, state, now)
+    state = _moved(_observed(sight, signals, fleet, config, state, now), fleet, now)
     load = demand(sight, fleet, config, state, now)
     history = state.history.seen(load.steady, now, state.looked)
     state = replace(state, history=history, looked=now)
@@ -41,12 +41,7 @@ def decide(signals: Signals, fleet: Fleet, config: Config, state: State, now: fl
         return Decision(bounded, words.paused(config.paused), sight.words, Limit.ROLLOUT, demand=load.both), state
     if bounded != fleet.replicas:
         return Decision(bounded, words.bounds(config), sight.words, _bound(bounded, config), demand=load.both), state
-    decision = _decision(sight, load, fleet, config, state, now)
-    if decision.replicas < fleet.replicas:
-        state = replace(state, removed=now)
-    if decision.replicas > fleet.replicas:
-        state = replace(state, added=now)
-    return decision, state
+    return _decision(sight, load, fleet, config, state, now), state
 
 
 def _observed(sight: Sight, signals: Signals, fleet: Fleet, config: Config, state: State, now: float) -> State:
@@ -75,6 +70,16 @@ def _observed(sight: Sight, signals: Signals, fleet: Fleet, config: Config, stat
         in_flight=state.in_flight + share * (sight.in_flight - state.in_flight),
         requested=now if came or state.requested is None else state.requested,
     )
+
+
+def _moved(state: State, fleet: Fleet, now: float) -> State:
+    """The state with the change of the number since the last look: what is decided may not come to be."""
+    before = state.replicas if state.replicas is not None else fleet.replicas
+    if state.replicas == fleet.replicas:
+        return state
+    added = now if fleet.replicas > before else state.added
+    removed = now if fleet.replicas < before else state.removed
+    return replace(state, replicas=fleet.replicas, added=added, removed=removed)
 
 
 def window_of(config: Config) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 # A token that takes longer is too slow: where an engine's tokens would, it counts as full.
@@ -86,9 +87,16 @@ class Learned:
     def from_status(cls, written: Mapping[str, Any] | None) -> Learned:
         """What was written down earlier; figures that make no sense are left out."""
         found = written or {}
-        rate, step, each = (found.get(k) for k in ("promptTokensPerSecond", "stepMilliseconds", "sequenceMilliseconds"))
-        law = Law(float(rate), float(step) / 1000, float(each) / 1000) if rate and step and each else DEFAULT
-        prompt, answer = found.get("promptTokens"), found.get("answerTokens")
-        if prompt is None or answer is None:
-            return cls(law)
-        return cls(law, float(prompt), float(answer))
+        rate, step, each, prompt, answer = (
+            _positive(found.get(key))
+            for key in (
+                "promptTokensPerSecond", "stepMilliseconds", "sequenceMilliseconds", "promptTokens", "answerTokens"
+            )
+        )  # fmt: skip
+        law = Law(rate, step / 1000, each / 1000) if rate and step and each else DEFAULT
+        return cls(law, prompt, answer) if prompt and answer else cls(law)
+
+
+def _positive(value: Any) -> float | None:
+    number = float(value or 0)
+    return number if 0 < number < inf else None

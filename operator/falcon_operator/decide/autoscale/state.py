@@ -23,5 +23,6 @@ class State:
     in_flight: float = 0.0  # requests, a mean over the last minute
     looked: float | None = None  # when load was last known
     requested: float | None = None  # when a request was last there
+    replicas: int | None = None  # as last seen
     removed: float | None = None  # when engines were last removed
     added: float | None = None  # when engines were last added
