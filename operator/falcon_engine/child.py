@@ -152,8 +152,11 @@ class Child:
 def hold_signals() -> None:
     """Keep stop signals until `Child.wait` takes them: none is lost, and none interrupts at a bad moment.
 
-    Without this the kernel would drop them for a container's first process.
+    Without this the kernel would drop them for a container's first process, and those that whoever started it ignores.
     """
+    for number in STOP_SIGNALS:
+        if signal.getsignal(number) is signal.SIG_IGN:  # as a shell does for what it runs in the background
+            signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_BLOCK, {*STOP_SIGNALS, signal.SIGCHLD})
 
 
