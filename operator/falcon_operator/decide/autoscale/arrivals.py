@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from math import sqrt
 
 # The longest first. A shorter one counts only where chance does not explain what it has beyond the usual.
-WINDOWS = (120.0, 60.0, 30.0, 15.0, 8.0, 4.0, 2.0)
+WINDOWS = (120.0, 60.0, 30.0, 15.0, 8.0, 4.0, 2.0, 1.0)
 # In deviations.
-_CERTAIN, _LUCK = 4.0, 1.5
+_CERTAIN, _LUCK = 5.0, 2.0
 # Seconds after which it is known what is usual.
 _LEARNT = 30.0
 # Requests come in crowds: by how much their count in such a time varies more than if each came for itself.
