@@ -17,7 +17,8 @@ from tests.cluster.world import QUIET_SECONDS, AuditLog, Json, World, audit_path
 
 from falcon_operator.api import names
 
-pytestmark = pytest.mark.cluster
+# The API that it installs is the whole cluster's.
+pytestmark = [pytest.mark.cluster, pytest.mark.alone]
 
 HPAS = "/apis/autoscaling/v2/namespaces/{}/horizontalpodautoscalers"
 # An HPA looks each 15 s; what is not known any more is told after some seconds, too.
