@@ -12,7 +12,8 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from tests.cluster.world import wait_for
 
-READY_SECONDS = 60
+# Bounds a wait, and says nothing of how long a start may take: the machine may be busy.
+READY_SECONDS = 180
 STOP_SECONDS = 10
 
 

@@ -16,13 +16,11 @@ import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 from typing import Any
 
 from tests.load.client import Ask, Client, Outcome
-
-ROOT = Path(__file__).parents[2]
+from tests.load.clients import ROOT, Asking
 
 
 @dataclass(frozen=True)
@@ -42,11 +40,12 @@ def poisson(random: Random, rate: float, begin: float, end: float, tokens: int, 
     return found
 
 
-class Arrivals:
-    """The process."""
+class Arrivals(Asking):
+    """The process; `begun` is the monotonic clock's time of its beginning."""
 
     def __init__(self, process: asyncio.subprocess.Process, begun: float) -> None:
-        self._process, self.begun = process, begun
+        super().__init__(process)
+        self.begun = begun
 
     @staticmethod
     async def begin(addresses: list[str], arrivals: Iterable[Arrival]) -> Arrivals:
@@ -67,16 +66,6 @@ class Arrivals:
         if said[:1] != [b"begun"]:
             raise RuntimeError("the clients did not begin")
         return Arrivals(process, float(said[1]))
-
-    def stop(self) -> None:
-        """Ask for nothing new."""
-        if self._process.returncode is None:
-            self._process.terminate()
-
-    def kill(self) -> None:
-        """End it at once, its streams cut."""
-        if self._process.returncode is None:
-            self._process.kill()
 
     async def end(self) -> list[Outcome]:
         """Wait for the last answer; returns all outcomes."""

@@ -11,26 +11,11 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 
 
-class Clients:
-    """`tests.load.run` as a process, from the moment on that it begins to ask."""
+class Asking:
+    """A process that asks."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
-
-    @staticmethod
-    async def begin(addresses: list[str], *groups: dict[str, Any], least: int = 0) -> Clients:
-        """Begin to ask; it returns once the first request goes out. The groups are those of `run.Group`."""
-        options = [word for group in groups for word in ("--group", json.dumps(group))]
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.load.run", *addresses, *options, "--least", str(least)),
-            stdout=asyncio.subprocess.PIPE,
-            cwd=ROOT,
-            limit=2**24,
-        )
-        assert process.stdout is not None
-        if await process.stdout.readline() != b"begun\n":
-            raise RuntimeError("the clients did not begin")
-        return Clients(process)
 
     @property
     def pid(self) -> int:
@@ -46,6 +31,25 @@ class Clients:
         """End it at once, its streams cut."""
         if self._process.returncode is None:
             self._process.kill()
+
+
+class Clients(Asking):
+    """`tests.load.run` as a process, from the moment on that it begins to ask."""
+
+    @staticmethod
+    async def begin(addresses: list[str], *groups: dict[str, Any], least: int = 0) -> Clients:
+        """Begin to ask; it returns once the first request goes out. The groups are those of `run.Group`."""
+        options = [word for group in groups for word in ("--group", json.dumps(group))]
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tests.load.run", *addresses, *options, "--least", str(least)),
+            stdout=asyncio.subprocess.PIPE,
+            cwd=ROOT,
+            limit=2**24,
+        )
+        assert process.stdout is not None
+        if await process.stdout.readline() != b"begun\n":
+            raise RuntimeError("the clients did not begin")
+        return Clients(process)
 
     async def end(self) -> dict[str, Any]:
         """Wait for the last stream; returns the tally."""

@@ -90,11 +90,11 @@ class Arrivals:
             return self
         return replace(self, last={source: count for source, count in self.last.items() if source in sources})
 
-    def rate(self, now: float, usually: float = WINDOWS[0]) -> float:
-        """Requests a second: the mean of the last `usually` seconds, or since they became clearly more than that."""
+    def rate(self, now: float) -> float:
+        """Requests a second: the mean of the longest window, or since they became clearly more than that."""
         if not self.times:
             return 0.0
-        longest = min(max(now - self.times[0], WINDOWS[-1]), usually)
+        longest = min(max(now - self.times[0], WINDOWS[-1]), WINDOWS[0])
         usual = self._within(longest, now) / longest
         counts = [(window, self._within(window, now)) for window in WINDOWS if window < longest]
         # By how many deviations each shorter window has more than usual.

@@ -1,4 +1,4 @@
-"""Demand of the last hours in equal slices of time, which says what may be removed and what may come again."""
+"""Demand of the last hour, or of a longer window, in equal slices of time: what may be removed, what may come again."""
 
 from __future__ import annotations
 
