@@ -3,9 +3,9 @@
 import shlex
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain, repeat
 
 from falcon_engine import child, drain, flags, memory, sequences, termination
@@ -25,7 +25,8 @@ PAUSES = (5.0, 10.0, 20.0, 30.0)
 class Prepared:
     """What an engine is started with. `model` is a directory, or a repository of a hub.
 
-    `asked` is how many sequences the resource wants; the intent has as many as the engine gets.
+    `asked` is how many sequences the resource wants; the intent has as many as the engine gets. `environ` comes on top
+    of the container's own.
     """
 
     intent: Intent
@@ -35,6 +36,7 @@ class Prepared:
     version: str | None
     model: str
     nvfp4: bool
+    environ: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def command(self) -> list[str]:
@@ -81,7 +83,7 @@ class Attendant:
         kills_before = memory.kills()
         watch = Watch(intent, self._report, self._log)
         try:
-            engine = Child(prepared.command, watch.feed)
+            engine = Child(prepared.command, watch.feed, prepared.environ)
         except OSError as e:
             message = f"{prepared.program[0]} cannot be started: {e}."
             return Diagnosis("EngineStartFailed", message, "Check the image.", START_EXIT, version), []

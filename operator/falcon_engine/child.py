@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 # What asks the container to stop.
@@ -24,11 +24,13 @@ _PR_SET_CHILD_SUBREAPER = 36
 class Child:
     """A process in a session of its own, whose output passes through and whose last lines are kept.
 
-    `on_chunk` gets the output as whole lines, many at a time, from two threads. Raises `OSError` where the program
-    cannot be started.
+    `on_chunk` gets the output as whole lines, many at a time, from two threads. `environ` comes on top of the
+    launcher's own. Raises `OSError` where the program cannot be started.
     """
 
-    def __init__(self, argv: Sequence[str], on_chunk: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, argv: Sequence[str], on_chunk: Callable[[bytes], None], environ: Mapping[str, str] | None = None
+    ) -> None:
         self._ring: deque[bytes] = deque(maxlen=RING_LINES)
         self._on_chunk = on_chunk
         self._returncode: int | None = None
@@ -39,7 +41,7 @@ class Child:
             self.pid = os.posix_spawnp(
                 argv[0],
                 list(argv),
-                os.environ,
+                {**os.environ, **(environ or {})},
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                     *((os.POSIX_SPAWN_DUP2, write, target) for target, (_, write) in enumerate(pipes, 1)),
