@@ -41,8 +41,10 @@ class NameServer(asyncio.DatagramProtocol):
         question = query[12 : end + 4]
         records = self._records(name, kind)
         flags = 0x8580 | (0 if records or self.ports else _NXDOMAIN)
-        counts = struct.pack("!HHHHH", flags, 1, len(records), 0, 0)
-        return query[:2] + counts + question + b"".join(records)
+        # As CoreDNS does: who asks for the engines is told their addresses, too.
+        more = [record for port in self.ports for record in self._address(port)] if kind == _SRV and records else []
+        counts = struct.pack("!HHHHH", flags, 1, len(records), 0, len(more))
+        return query[:2] + counts + question + b"".join(records + more)
 
     def _records(self, name: bytes, kind: int) -> list[bytes]:
         if kind == _SRV and name == _encoded(f"_http._tcp.{HOST}"):
@@ -50,9 +52,12 @@ class NameServer(asyncio.DatagramProtocol):
                 _record(name, _SRV, struct.pack("!HHH", 0, 10, port) + _encoded(f"engine-{port}.{HOST}"))
                 for port in self.ports
             ]
-        if kind == _A and any(name == _encoded(f"engine-{port}.{HOST}") for port in self.ports):
-            return [_record(name, _A, socket.inet_aton("127.0.0.1"))]
+        if kind == _A:
+            return [record for port in self.ports for record in self._address(port) if record.startswith(name)]
         return []
+
+    def _address(self, port: int) -> list[bytes]:
+        return [_record(_encoded(f"engine-{port}.{HOST}"), _A, socket.inet_aton("127.0.0.1"))]
 
 
 def _encoded(name: str) -> bytes:

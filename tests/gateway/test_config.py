@@ -15,6 +15,7 @@ USUAL = settings()
 CASES = {
     "usual": USUAL,
     "keys": replace(USUAL, keys=True),
+    "it sleeps": replace(USUAL, sleeps=True),
     "nothing is held": replace(USUAL, hold_seconds=0, max_held=0),
     "nothing may wait": replace(USUAL, max_held=0),
     "much of all": replace(USUAL, replicas=5, per_server=100_000, hold_seconds=86_400, max_held=10_000, slots=1000),
@@ -45,6 +46,13 @@ def test_each_gateway_takes_its_share() -> None:
     config = haproxy_cfg(given)
     assert " maxconn 34\n" in config
     assert "  setenv FALCON_HELD 171\n" in config
+
+
+def test_names_are_looked_at_more_often_where_a_first_engine_is_waited_for() -> None:
+    often, usual = haproxy_cfg(replace(USUAL, sleeps=True)), haproxy_cfg(USUAL)
+    for figure in ("timeout resolve", "timeout retry", "hold valid"):
+        assert f"  {figure} 100ms\n" in often
+        assert f"  {figure} 500ms\n" in usual
 
 
 def test_an_engine_always_gets_something() -> None:

@@ -144,6 +144,17 @@ def test_chance_is_no_step() -> None:
     assert highest < 1.5 * 20
 
 
+def test_a_little_more_than_usual_is_doubtful_and_much_more_is_not() -> None:
+    steady = [(n * 0.5, 5.0 * n) for n in range(240)]
+    now = steady[-1][0] + 0.3
+    more = {n: after([*steady, (now, steady[-1][1] + n)]) for n in (3, 12, 40)}
+    assert [more[n].doubtful(now) for n in more] == [False, True, False]
+    assert more[12].rate(now) == pytest.approx(10, rel=0.05)
+    assert more[40].rate(now) > 20
+    begun = after([(n * 0.5, 5.0 * n) for n in range(20)] + [(9.8, 107.0)])
+    assert not begun.doubtful(9.8), "what is usual is not known yet"
+
+
 def test_gateways_that_are_gone_are_forgotten_and_their_requests_are_not() -> None:
     arrivals = Arrivals().seen({"a": 0, "b": 0}, 0).seen({"a": 10, "b": 10}, 1).keep({"b"})
     assert set(arrivals.last) == {"b"}

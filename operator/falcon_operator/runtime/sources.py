@@ -80,6 +80,11 @@ class Source(Generic[Sample]):
         self._when = math.ceil(when * TURNS - 1e-6) / TURNS
         self._timer = asyncio.get_running_loop().call_at(self._when, self._come_due)
 
+    def hurry(self, when: float) -> None:
+        """Have the next turn at this time of the event loop at the latest."""
+        if self._timer is not None and when < self._when:
+            self.at(when)
+
     def take(self, found: Sample | Unreadable) -> None:
         """Keep an answer."""
         before = self.sample

@@ -33,6 +33,8 @@ from falcon_operator.runtime.sources import EngineSource, GatewaySource, Means, 
 IDLE_SECONDS = 10.0
 # Each gateway is asked once in so many seconds; a single one twice.
 GATEWAY_SECONDS = 1.0
+# Where there may be more load than usual, gateways are asked once more so soon, and not again for so long.
+DOUBT_SECONDS, DOUBT_AGAIN_SECONDS = 0.15, 0.4
 # Engines, which are asked for the lengths and times of requests where gateways say how many there are.
 ENGINE_SECONDS = 10.0
 # Engines, where they are asked for everything: with load and without.
@@ -75,7 +77,7 @@ class Watched:
         self._decision: Decision | None = None
         self._seen = 0  # of how many engines it was made
         self._told: tuple[Decision, int] | None = None  # what the newest plan went by: a decision, and its `seen`
-        self._queued = self._decided = -math.inf
+        self._queued = self._decided = self._doubted = -math.inf
         self._busy = now  # when there was a request last
         self._later: asyncio.TimerHandle | None = None
         self._broken = False
@@ -206,6 +208,10 @@ class Watched:
                 log.exception("%s/%s: no decision on the number of engines; it stays as it is", *self._key)
             self._broken = True
             self._decision = _frozen(fleet, error)
+        if self._decision.doubtful and now - self._doubted >= DOUBT_AGAIN_SECONDS:
+            self._doubted = now
+            for gateway in self._gateways.values():
+                gateway.hurry(asyncio.get_running_loop().time() + DOUBT_SECONDS)
         if self._is_news(self._decision, now):
             self._queued = now
             self._changed(self._key)

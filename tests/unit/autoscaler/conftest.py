@@ -16,6 +16,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name, value in (
         (watched, "GATEWAY_SECONDS", 0.1),
         (watched, "IDLE_SECONDS", 0.5),
+        (watched, "DOUBT_SECONDS", 0.02),
+        (watched, "DOUBT_AGAIN_SECONDS", 0.04),
         (watched, "ENGINE_SECONDS", 0.5),
         (watched, "LOAD_SECONDS", 0.1),
         (watched, "NO_LOAD_SECONDS", 0.5),

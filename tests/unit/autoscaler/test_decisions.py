@@ -83,6 +83,23 @@ async def test_words_that_change_all_the_time_ask_for_few_plans(pair: Pair) -> N
     assert 1 <= asked <= 1 + (time.monotonic() - begin) / watched.WORDS_SECONDS
 
 
+async def test_where_there_may_be_more_load_the_next_look_comes_soon_and_not_at_once_again(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, setting = pair
+    monkeypatch.setattr(watched, "GATEWAY_SECONDS", 0.5)
+    monkeypatch.setattr(watched, "DOUBT_AGAIN_SECONDS", 0.1)
+    first.tell(in_flight=1)
+    second.tell(in_flight=1)
+    setting.decision = lambda _, fleet: Decision(fleet.replicas, "Enough.", "all", doubtful=len(setting.looks) > 10)
+    setting.autoscaler.want(KEY, watch(first, second))
+    await setting.looks_more(40)
+    times = [now for _, _, now in setting.looks]
+    calm, doubtful = ((len(part) - 1) / (part[-1] - part[0]) for part in (times[4:10], times[10:]))
+    # Each of the two on its beat, and both once more for each doubt.
+    assert 2 * calm < doubtful < 1.2 * 2 * (1 / 0.5 + 1 / 0.1)
+
+
 async def test_what_somebody_else_scales_is_shown_and_not_planned(pair: Pair) -> None:
     first, _, setting = pair
     first.tell(in_flight=3, held=1)

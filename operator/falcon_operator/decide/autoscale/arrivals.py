@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from math import sqrt
 
 # The longest first. A shorter one counts only where chance does not explain what it has beyond the usual.
-WINDOWS = (120.0, 60.0, 30.0, 15.0, 8.0, 4.0, 2.0, 1.0)
-# In deviations.
-_CERTAIN, _LUCK = 5.0, 2.0
+WINDOWS = (120.0, 60.0, 30.0, 15.0, 8.0, 4.0, 2.0, 1.0, 0.5)
+# In deviations: what is more than usual, what may be, and what may be luck of the more.
+_CERTAIN, _DOUBTFUL, _LUCK = 5.0, 2.0, 2.0
 # Seconds after which it is known what is usual.
 _LEARNT = 30.0
 # Requests come in crowds: by how much their count in such a time varies more than if each came for itself.
@@ -92,20 +92,36 @@ class Arrivals:
 
     def rate(self, now: float) -> float:
         """Requests a second: the mean of the longest window, or since they became clearly more than that."""
+        usual, counts, signs = self._beyond(now)
+        most = max(signs, default=0.0)
+        if most < _CERTAIN or not self._learnt(now):
+            return usual
+        # Something has changed: since about then, or later; what is left of it without good luck counts.
+        spread = self.crowds.dispersion
+        since = counts[signs.index(most) :]
+        return max(usual, *((count - _LUCK * sqrt(count * spread)) / window for window, count in since))
+
+    def doubtful(self, now: float) -> bool:
+        """Whether there may be more than usual, so that another look would tell."""
+        _, _, signs = self._beyond(now)
+        return self._learnt(now) and _DOUBTFUL <= max(signs, default=0.0) < _CERTAIN
+
+    def _learnt(self, now: float) -> bool:
+        return bool(self.times) and now - self.times[0] >= _LEARNT
+
+    def _beyond(self, now: float) -> tuple[float, list[tuple[float, float]], list[float]]:
+        """What is usual in a second; the shorter windows and their counts; by how many deviations these are more."""
         if not self.times:
-            return 0.0
+            return 0.0, [], []
         longest = min(max(now - self.times[0], WINDOWS[-1]), WINDOWS[0])
         usual = self._within(longest, now) / longest
         counts = [(window, self._within(window, now)) for window in WINDOWS if window < longest]
-        # By how many deviations each shorter window has more than usual.
         spread = self.crowds.dispersion
-        signs = [(count - usual * window) / sqrt(max(usual * window, 1.0) * spread) for window, count in counts]
-        most = max(signs, default=0.0)
-        if most < _CERTAIN or now - self.times[0] < _LEARNT:
-            return usual
-        # Something has changed: since about then, or later; what is left of it without good luck counts.
-        since = counts[signs.index(most) :]
-        return max(usual, *((count - _LUCK * sqrt(count * spread)) / window for window, count in since))
+        return (
+            usual,
+            counts,
+            [(count - usual * window) / sqrt(max(usual * window, 1.0) * spread) for window, count in counts],
+        )
 
     def _within(self, window: float, now: float) -> float:
         """Requests of the last so many seconds; between two looks they came evenly."""

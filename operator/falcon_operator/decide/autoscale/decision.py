@@ -41,7 +41,8 @@ def decide(signals: Signals, fleet: Fleet, config: Config, state: State, now: fl
         return Decision(bounded, words.paused(config.paused), sight.words, Limit.ROLLOUT, demand=load.both), state
     if bounded != fleet.replicas:
         return Decision(bounded, words.bounds(config), sight.words, _bound(bounded, config), demand=load.both), state
-    return _decision(sight, load, fleet, config, state, now), state
+    decision = _decision(sight, load, fleet, config, state, now)
+    return replace(decision, doubtful=state.arrivals.doubtful(now)), state
 
 
 def _observed(sight: Sight, signals: Signals, fleet: Fleet, config: Config, state: State, now: float) -> State:

@@ -104,3 +104,4 @@ class Decision:
     limited_by: Limit | None = None
     unknown: tuple[Reason, str] | None = None
     demand: float | None = None  # engines' worth of work, before targets and bounds; None where it is not known
+    doubtful: bool = False  # there may be more load than usual: a look soon would tell

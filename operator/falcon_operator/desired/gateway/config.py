@@ -33,7 +33,7 @@ def haproxy_cfg(settings: GatewaySettings, places: Places | None = None) -> str:
     places = places or Places()
     parts = (
         _global(settings, places),
-        _resolvers(places),
+        _resolvers(settings, places),
         _defaults(settings),
         _frontend(settings, places),
         _engines(settings),
@@ -81,17 +81,19 @@ global
 """
 
 
-def _resolvers(places: Places) -> str:
+def _resolvers(settings: GatewaySettings, places: Places) -> str:
     server = f"nameserver dns {places.nameserver}" if places.nameserver else "parse-resolv-conf"
+    # Where the first engine is often waited for, each look at the names is a part of that wait.
+    look = 100 if settings.sleeps else 500
     return f"""\
 resolvers cluster
   {server}
   # 512 bytes, the default, hold few records.
   accepted_payload_size 8192
   resolve_retries 3
-  timeout resolve 500ms
-  timeout retry 500ms
-  hold valid 500ms
+  timeout resolve {look}ms
+  timeout retry {look}ms
+  hold valid {look}ms
   # An engine that is gone from the answer goes at once; the name itself is gone while none is ready.
   hold obsolete 0s
   hold nx 0s

@@ -40,6 +40,7 @@ def gateway_settings(spec: Spec, owner: Owner, config: OperatorConfig, per_engin
         keys=gateway.api_keys is not None,
         drain_seconds=spec.rollout.drain_timeout_seconds,
         slots=_slots(spec.most_replicas),
+        sleeps=spec.autoscaling is not None and spec.autoscaling.min_replicas == 0,
     )
 
 

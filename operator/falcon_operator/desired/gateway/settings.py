@@ -18,7 +18,8 @@ class GatewaySettings:
     """What differs between two resources; counts are of all gateways together, each takes its share.
 
     `host` is the headless Service's name, `per_server` how many requests one engine takes at a time, `max_held` how
-    many more may wait, each for `hold_seconds`; `slots` is how many engines the gateway can tell apart.
+    many more may wait, each for `hold_seconds`; `slots` is how many engines the gateway can tell apart; `sleeps` says
+    that there may be no engine for want of requests.
     """
 
     host: str
@@ -30,6 +31,7 @@ class GatewaySettings:
     drain_seconds: int
     body_bytes: int = BODY_BYTES
     slots: int = 64
+    sleeps: bool = False
 
     @property
     def own_per_server(self) -> int:
