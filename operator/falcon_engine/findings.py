@@ -147,7 +147,7 @@ def _config(files: Files, reading: Reading | None, rules: Rules) -> Iterator[Fin
         yield Finding("config-absent", CONFIG, sentence, _REPAIR, True)
         return
     for refused in reading.refused:
-        sentence = f"{_capital(refused.what)}: vLLM {rules.version} refuses it."
+        sentence = f"{_capital(refused.what)}: vLLM {rules.version} refuses that."
         yield Finding(f"config-{refused.code}", reading.file, sentence, _REPAIR, True)
     if not reading.refused and not reading.fp4:
         sentence = f"It announces {reading.algorithm[:40]}, and the weights are FP4."

@@ -115,7 +115,7 @@ def parse(file: str, content: object, rules: Rules) -> Reading:
     if not algorithm:
         refused.append(Refused("algorithm", "it names no quant_algo"))
     elif "FP4" in algorithm.upper() and upper not in rules.algorithms:
-        refused.append(Refused("algorithm", f"quant_algo {_shown(algorithm)} is not known to it"))
+        refused.append(Refused("algorithm", f"it has quant_algo {_shown(algorithm)}, which is unknown there"))
     if upper == "NVFP4" and rules.weight_only_groups and _weight_only(content):
         upper = "W4A16_NVFP4"
     excluded = inner.get("exclude_modules" if "quantization" in content else "ignore")
@@ -135,14 +135,16 @@ def _method(content: Mapping[str, Any], inner: Mapping[str, Any], rules: Rules) 
     if made_by_modelopt and inner is not content and algorithm is not None:
         said = str(algorithm).upper() if rules.any_case else str(algorithm)
         if "FP4" in said.upper() and said not in rules.nested_algorithms:
-            return [Refused("nested", f"it does not know quant_algo {_shown(algorithm)} in this form of the config")]
+            return [
+                Refused("nested", f"it has quant_algo {_shown(algorithm)} in the form of {BESIDE}, where it is unknown")
+            ]
         return []
     if "quant_method" in content and not isinstance(method, str):
-        return [Refused("method", f"quant_method is {_shown(method)}")]
+        return [Refused("method", f"it has quant_method {_shown(method)}")]
     if not method:
         return [Refused("method", "it names no quant_method")]
     if str(method).lower() not in _METHODS:
-        return [Refused("method", f"it does not know quant_method {_shown(method)} for these weights")]
+        return [Refused("method", f"it has quant_method {_shown(method)}, and the weights are modelopt's")]
     return []
 
 
@@ -152,19 +154,19 @@ def _fields(content: Mapping[str, Any], inner: Mapping[str, Any]) -> list[Refuse
     is_nested = "quantization" in content
     key = "exclude_modules" if is_nested else "ignore"
     if not isinstance(inner.get(key, []), list):
-        refused.append(Refused("form", f"{key} is no list"))
+        refused.append(Refused("form", f"its {key} is no list"))
     elif not all(isinstance(name, str) for name in inner.get(key, [])):
-        refused.append(Refused("form", f"{key} has a member that is no text"))
+        refused.append(Refused("form", f"its {key} has a member that is no text"))
     group = inner.get("group_size")
     if group is not None and not _is_integer(group):
-        refused.append(Refused("form", f"group_size is {_shown(group)}"))
+        refused.append(Refused("form", f"it has group_size {_shown(group)}"))
     elif group is not None and int(group) != GROUP_SIZE:
-        refused.append(Refused("group-size", f"group_size is {group}, and NVFP4 has {GROUP_SIZE}"))
+        refused.append(Refused("group-size", f"it has group_size {group}, and NVFP4 has {GROUP_SIZE}"))
     if is_nested and "NVFP4" in str(inner.get("quant_algo")).upper():
         if missing := [name for name in _NESTED_KEYS if name not in inner]:
             refused.append(Refused("keys", f"its quantization lacks {', '.join(missing)}"))
         if not isinstance(inner.get("kv_cache_quant_algo"), str | None):
-            refused.append(Refused("form", f"kv_cache_quant_algo is {_shown(inner['kv_cache_quant_algo'])}"))
+            refused.append(Refused("form", f"it has kv_cache_quant_algo {_shown(inner['kv_cache_quant_algo'])}"))
     return refused
 
 
