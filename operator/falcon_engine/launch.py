@@ -104,9 +104,9 @@ def compose(intent: Intent, engine: locate.Engine, stated: str | None, report: R
     report.put(version=stated, profile=profile.file.removesuffix(".json"), max_num_seqs=intent.max_num_seqs)
     for warning in extra.check(intent.extra_args, profile, stated, exact):
         log(f"warning: {warning}")
-    # Until what the image's own loader can is read in it: what an old one is given has always been left as it is.
-    loader = "patched" if (profiles.parse(stated) or (0, 33)) < (0, 24) else "stock"
-    given, model = find_model(intent, profile, Loader.of(loader, profile, intent.device))
+    # Whether an old image's loader is patched is not looked at yet, and a patched one wants its checkpoint as it is.
+    state = "patched" if (profiles.parse(profile.version) or (0, 0)) < (0, 24) else "stock"
+    given, model = find_model(intent, profile, Loader.of(state, profile, intent.device))
     directory, nvfp4 = (given.path, given.nvfp4) if given else (None, False)
     repaired = {"source": given.source, "repaired": list(given.repaired)} if given and given.repaired else {}
     report.put(checkpoint={"path": model, "nvfp4": nvfp4, **repaired})

@@ -130,7 +130,8 @@ def prepare(
     refused = refuses(seen)
     repairs = mode == "Repair" and refused and curable(seen)
     for finding in seen:
-        log(f"{'repairing' if repairs and finding.repairable else 'warning'}: {finding}")
+        mended = repairs and finding.repairable
+        log(f"repairing: {finding.file}: {finding.sentence}" if mended else f"warning: {finding}")
     if mode == "AsIs" or not refused:
         return found
     if not repairs:
@@ -145,8 +146,8 @@ def prepare(
         raise Refusal(Diagnosis(reason, f"The checkpoint cannot be repaired: {e}", hint, START_EXIT)) from None
     log(f"the engine gets {out}: links to {found.path} with new metadata")
     codes = tuple(f.code for f in seen if f.repairable)
-    mended = checkpoint.is_nvfp4(out, json.loads((out / CONFIG).read_text()))
-    return replace(found, path=str(out), nvfp4=mended, source=found.path, repaired=codes, files=None)
+    nvfp4 = checkpoint.is_nvfp4(out, json.loads((out / CONFIG).read_text()))
+    return replace(found, path=str(out), nvfp4=nvfp4, source=found.path, repaired=codes, files=None)
 
 
 def _diagnosis(found: Checkpoint, seen: Sequence[Finding], profile: Profile) -> Diagnosis:

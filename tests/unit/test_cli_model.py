@@ -1,11 +1,14 @@
 """`falcon-operator check-model` and `repair-model`: what they print, and their exit statuses."""
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
 from tests.engine import checkpoints
 from tests.engine.checkpoints import beside, exported, tensors
+from tests.unit.charts import ROOT
 
 from falcon_operator.cli import main
 
@@ -111,3 +114,18 @@ def test_the_statuses_are_in_the_help(capsys: pytest.CaptureFixture[str]) -> Non
         with pytest.raises(SystemExit):
             main([command, "--help"])
         assert "Exit status: 0 where" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_page_shows_what_is_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "Falcon-H1R-7B-NVFP4"
+    old = {**CARD, "group_size": 16, "ignore": ["lm_head", "model.embed_tokens"]}
+    checkpoints.write(tmp_path / name, tensors(), old, beside("NVFP4", kv_cache_quant_algo="INT8"), shards=2)
+    monkeypatch.chdir(tmp_path)
+    [block] = re.findall(r"^```console\n(.*?)^```", (ROOT / "docs/checkpoints.md").read_text(), re.S | re.M)
+    shown = re.findall(r"^\$ falcon-operator (.*)\n((?:[^$].*\n)*)", block, re.M)
+    assert [line.split()[0] for line, _ in shown] == ["check-model", "repair-model", "check-model"]
+    for line, printed in shown:
+        main(shlex.split(line))
+        assert capsys.readouterr().out.replace(str(tmp_path), "/data") == printed
