@@ -53,8 +53,8 @@ CHECKPOINT = (
         "WeightsMismatch",
         r"weight_scale\b[^\n]{0,160} was never loaded",
         "The engine expects NVFP4 weights where the checkpoint has none.",
-        "The checkpoint's exclude list does not name its BF16 layers as vLLM does; patterns such as *in_proj* match, and "
-        "spec.model.checkpoint: Repair writes them.",
+        "The checkpoint's exclude list does not name its BF16 layers as vLLM does; patterns such as *in_proj* match, "
+        "and spec.model.checkpoint: Repair writes them.",
         CONFIGURATION_EXIT,
         ((r"weight_scale for layer '?(?P<layer>[^'\s]{1,120})'? was never", "The layer is {layer}."),),
     ),
