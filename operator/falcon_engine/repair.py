@@ -190,6 +190,7 @@ def _is_same(out: Path, links: Mapping[str, str], content: Mapping[str, bytes]) 
 def _swap(beside: Path, out: Path) -> None:
     old = out.parent / f".{out.name}.{os.getpid()}.old"
     replaces = out.exists() and any(out.iterdir())
+    shutil.rmtree(old, ignore_errors=True)  # of a run that was killed in between
     if replaces:
         out.rename(old)
     try:

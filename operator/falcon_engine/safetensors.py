@@ -133,7 +133,7 @@ class _Reader:
 
     def shards(self) -> tuple[list[str], dict[str, str]]:
         """The weight files to read, as vLLM chooses them, and what the index says: tensor -> file."""
-        if not (self.directory / INDEX).is_file():
+        if not _is_file(self.directory / INDEX):
             self.stamps[self.directory / INDEX] = _stamp(self.directory / INDEX)
             found = self._globbed()
             if not found and not any(t.kind == "permission" for t in self.troubles):
@@ -153,7 +153,7 @@ class _Reader:
         shards = sorted(set(index.values()))
         if not shards:
             self.trouble(INDEX, "absent", "holds no *.safetensors file")
-        if missing := [s for s in shards if not (self.directory / s).is_file()]:
+        if missing := [s for s in shards if not _is_file(self.directory / s)]:
             what = f"lacks {len(missing)} of the {len(shards)} files that {INDEX} names, {missing[0]} first"
             self.trouble(missing[0], "absent", what)
         return [s for s in shards if s not in missing], index
@@ -188,7 +188,7 @@ class _Reader:
         """Find further files, such as a tokenizer's, that are only a pointer of Git LFS."""
         for path in sorted(self.directory.glob("*.json")):
             stamp = _stamp(path)
-            if path not in self.stamps and stamp and stamp[0] < 1024 and path.is_file():
+            if path not in self.stamps and stamp and stamp[0] < 1024 and _is_file(path):
                 start = self._start(path.name, len(_POINTER))
                 if start == _POINTER:
                     self.trouble(path.name, "pointer", f"holds only a Git LFS pointer in place of {path.name}")
@@ -202,7 +202,7 @@ class _Reader:
         except OSError as e:
             self.trouble(self.directory.name, "absent", f"cannot be read ({e.strerror or e})")
             return []
-        return [name for name in names if (self.directory / name).is_file()]
+        return [name for name in names if _is_file(self.directory / name)]
 
     def _start(self, name: str, size: int) -> bytes | None:
         """The first bytes of a file; None, and perhaps a trouble, where it is not there or not to be read."""
@@ -258,6 +258,13 @@ def _sizes(value: object) -> tuple[int, ...] | None:
 def _plain(name: str) -> bool:
     """Whether it is the name of a file in the directory itself."""
     return bool(name) and "/" not in name and "\0" not in name and name not in (".", "..")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a directory that may not be entered
+        return False
 
 
 def _stamp(path: Path) -> tuple[int, ...] | None:

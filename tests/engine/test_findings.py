@@ -198,6 +198,20 @@ def test_a_pipe_in_place_of_a_file(tmp_path: Path) -> None:
     assert [f.sentence for f in found(source)] == ["The checkpoint holds no *.safetensors file."]
 
 
+def test_a_directory_that_may_not_be_entered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As another user than root finds it: nothing in it can be asked for, and it cannot be listed."""
+    source = checkpoints.write(tmp_path / "m", tensors(), exported())
+
+    def refused(*_: Any, **__: Any) -> Any:
+        raise PermissionError(13, "Permission denied", str(source))
+
+    monkeypatch.setattr(Path, "stat", refused)
+    monkeypatch.setattr(os, "scandir", refused)
+    findings = found(source)
+    assert {f.code for f in findings} == {"permission"}
+    assert all("spec.security.runAsUser" in f.fix for f in findings)
+
+
 def test_headers_alone_are_read(tmp_path: Path) -> None:
     """A hundred shards of a model of 5 GB: what is read of each is its header, or the first 64 KiB."""
     content = {f"blob.{i}": ("BF16", ((5 << 30) // 200,)) for i in range(100)}
