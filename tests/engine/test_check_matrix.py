@@ -12,8 +12,8 @@ from tests.engine import checkpoints
 from tests.engine.checkpoints import beside, exported, tensors
 
 from falcon_engine import profiles, repair, safetensors
-from falcon_engine.finding import REFUSED, curable, refuses
-from falcon_engine.findings import Finding, Loader, check
+from falcon_engine.finding import REFUSED, Finding, curable, refuses
+from falcon_engine.findings import Loader, check
 
 NEW = tuple(v for v in profiles.VERSIONS if (profiles.parse(v) or (0, 0)) >= (0, 22))
 OLD = tuple(v for v in profiles.VERSIONS if v not in NEW)

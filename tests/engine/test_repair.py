@@ -13,7 +13,9 @@ from tests.engine.launching import Container
 
 from falcon_engine import checkpoint, profiles, repair, safetensors
 from falcon_engine.checkpoint import Checkpoint
-from falcon_engine.findings import Finding, Loader, check
+from falcon_engine.finding import Finding
+from falcon_engine.findings import Loader, check
+from falcon_engine.intent import Source
 from falcon_engine.repair import MARKER, RepairError, prepare
 from falcon_engine.safetensors import Files
 from falcon_engine.signatures import Diagnosis, Refusal
@@ -262,8 +264,7 @@ def container_with_card(tmp_path: Path) -> tuple[Container, Path]:
 
 def test_the_launcher_repairs_and_reports_it(tmp_path: Path) -> None:
     container, card = container_with_card(tmp_path)
-    source = {"source": container.intent().source.__class__("baked", str(card))}
-    with container.running(**source):
+    with container.running(source=Source("baked", str(card))):
         container.wait_until_started()
         report = container.report()["checkpoint"]
         again = container.engine_argv()[1]
@@ -277,7 +278,7 @@ def test_the_launcher_repairs_and_reports_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("mode", "status"), [("Check", 2), ("AsIs", None)])
 def test_the_launcher_in_the_other_modes(tmp_path: Path, mode: str, status: int | None) -> None:
     container, card = container_with_card(tmp_path)
-    changes: dict[str, Any] = {"source": container.intent().source.__class__("baked", str(card)), "checkpoint": mode}
+    changes: dict[str, Any] = {"source": Source("baked", str(card)), "checkpoint": mode}
     if status is not None:
         assert container.run(**changes) == status
         assert container.diagnosis().reason == "QuantizationRefused"
