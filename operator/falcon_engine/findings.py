@@ -67,14 +67,15 @@ def _files(files: Files) -> Iterator[Finding]:
         yield _trouble(files, trouble)
     for name, file in list(files.elsewhere.items())[:1]:
         is_there = all(each in files.tensors for each in files.elsewhere)
-        more = f" and {len(files.elsewhere) - 1} more" if len(files.elsewhere) > 1 else ""
+        more = f" ({len(files.elsewhere) - 1} more are like it)" if len(files.elsewhere) > 1 else ""
+        # The engine reads whatever the files hold, so that alone stops nothing: what it misses is told by name.
         yield Finding(
             "index",
             INDEX,
-            f"It says that {name}{more} is in {file}, where it is not.",
+            f"It says that {name} is in {file}, where it is not{more}.",
             "repair-model writes the index anew." if is_there else COPY,
             is_there,
-            WARNING if is_there else REFUSED,
+            WARNING,
             "CheckpointUnusable",
         )
     for name, tensor in list(files.twice.items())[:1]:
@@ -124,6 +125,8 @@ def _model(files: Files, profile: Profile, loader: Loader) -> Iterator[Finding]:
         yield Finding("weights", CONFIG, sentence, COPY, reason="WeightsMismatch")
         return
     layers = quantization.layers(sizes)
+    if _is_foreign(files):
+        return
     yield from scales.check(files, sizes, layers)
     rules = Rules.of(profile, loader.name == "plugin")
     packed = quantization.any_packed(layers, files.tensors)
@@ -138,6 +141,14 @@ def _model(files: Files, profile: Profile, loader: Loader) -> Iterator[Finding]:
     if reading and (packed or reading.fp4):
         yield from _excluded(files, layers, reading, rules)
         yield from _cache(files, sizes, reading, rules, loader)
+
+
+def _is_foreign(files: Files) -> bool:
+    """Whether the weights are quantized by a method with layouts of its own, such as bitsandbytes."""
+    own = (files.config or {}).get("quantization_config")
+    method = own.get("quant_method") if isinstance(own, dict) else None
+    named = isinstance(method, str) and method.lower() not in ("", "nvfp4", "modelopt", "modelopt_fp4")
+    return named and not any(name.endswith(".weight_scale_2") for name in files.tensors)
 
 
 def _config(files: Files, reading: Reading | None, rules: Rules) -> Iterator[Finding]:

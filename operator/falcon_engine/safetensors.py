@@ -18,6 +18,7 @@ _HEADER_LIMIT = 100 << 20
 _JSON_LIMIT = 64 << 20
 # Enough for the header of most shards, so that one read does.
 _FIRST_READ = 1 << 16
+_NEEDED = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
 _POINTER = b"version https://git-lfs"
 _BITS = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 8),
@@ -185,13 +186,10 @@ class _Reader:
         yield from ((tensor_name, tensor) for tensor_name, tensor, _ in tensors)
 
     def pointers(self) -> None:
-        """Find further files, such as a tokenizer's, that are only a pointer of Git LFS."""
-        for path in sorted(self.directory.glob("*.json")):
-            stamp = _stamp(path)
-            if path not in self.stamps and stamp and stamp[0] < 1024 and _is_file(path):
-                start = self._start(path.name, len(_POINTER))
-                if start == _POINTER:
-                    self.trouble(path.name, "pointer", f"holds only a Git LFS pointer in place of {path.name}")
+        """Find further files that the engine needs and that are only a pointer of Git LFS."""
+        for name in _NEEDED:
+            if self._start(name, len(_POINTER)) == _POINTER:
+                self.trouble(name, "pointer", f"holds only a Git LFS pointer in place of {name}")
 
     def _globbed(self) -> list[str]:
         try:

@@ -289,6 +289,22 @@ def test_the_launcher_in_the_other_modes(tmp_path: Path, mode: str, status: int 
     assert "falcon: warning: config.json: It has quant_method nvfp4" in container.log
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_model_of_the_hub_is_repaired_once_it_is_in_the_cache(tmp_path: Path, whole: bool) -> None:
+    container, _ = container_with_card(tmp_path)
+    snapshot = tmp_path / "hub" / "models--owner--name" / "snapshots" / REVISION
+    card = checkpoints.write(snapshot, tensors(), CARD, shards=2)
+    if not whole:
+        (card / "model-00002-of-00002.safetensors").unlink()
+    container.environment["HF_HOME"] = str(tmp_path)
+    with container.running(source=Source("huggingFace", None, "owner/name", REVISION)):
+        container.wait_until_started()
+        served, report = container.engine_argv()[1], container.report()["checkpoint"]
+    overlay = str(tmp_path / "home" / ".falcon" / "checkpoint")
+    assert served == report["path"] == (overlay if whole else "owner/name")
+    assert ("it is not whole in the cache yet" in container.log) is not whole
+
+
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 
 
