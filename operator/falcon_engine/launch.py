@@ -128,12 +128,12 @@ def compose(intent: Intent, engine: locate.Engine, stated: str | None, report: R
     return prepared
 
 
-def find_model(intent: Intent, profile: profiles.Profile, loader: Loader) -> tuple[Checkpoint | None, str]:
+def find_model(intent: Intent, profile: profiles.Profile, can: Loader) -> tuple[Checkpoint | None, str]:
     """The checkpoint, repaired where it has to be, if it is here; and what the engine is to load."""
     home = Path(os.environ.get("HOME") or tempfile.gettempdir())
 
     def prepared(found: Checkpoint) -> Checkpoint:
-        return repair.prepare(found, intent.checkpoint, profile, loader=loader, scratch=home / ".falcon", log=log)
+        return repair.prepare(found, intent.checkpoint, profile, loader=can, scratch=home / ".falcon", log=log)
 
     if intent.source.kind == "huggingFace":
         repository, revision = str(intent.source.repository), intent.source.revision or "main"
