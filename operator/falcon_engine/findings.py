@@ -80,13 +80,12 @@ def _files(files: Files) -> Iterator[Finding]:
         )
     for name, tensor in list(files.twice.items())[:1]:
         first = files.tensors[name]
+        more = f" ({len(files.twice) - 1} more are like it)" if len(files.twice) > 1 else ""
         same = (first.dtype, first.shape) == (tensor.dtype, tensor.shape)
         yield Finding(
             "twice",
             tensor.file,
-            f"{name} is in {first.file} too, and which of {len(files.twice) + 1} such copies counts is left to chance."
-            if len(files.twice) > 1
-            else f"{name} is in {first.file} too, and which of the two counts is left to chance.",
+            f"{name} is in {first.file} too{more}, and which copy counts is left to chance.",
             "Remove the file that does not belong to the checkpoint.",
             severity=WARNING if same else REFUSED,
             reason="CheckpointUnusable",

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from tests.engine import checkpoints
 from tests.engine.checkpoints import HIDDEN, VOCABULARY, Tensors, beside, exported, tensors
 
-from falcon_engine import modelopt, profiles, safetensors
+from falcon_engine import modelopt, profiles, quantization, safetensors, shape
 from falcon_engine.finding import COPY, REFUSED, Finding, curable, refuses
 from falcon_engine.findings import Loader, check
 from falcon_engine.modelopt import Rules
+from falcon_engine.quantization import Layer
+from falcon_engine.safetensors import Tensor
 
 NEWEST = profiles.load(profiles.VERSIONS[-1])
 STOCK = Loader.of("stock", NEWEST)
@@ -111,9 +113,9 @@ def test_other_quantizations_are_left_alone(tmp_path: Path) -> None:
 
 def test_rows_that_marlin_did_not_take(tmp_path: Path) -> None:
     content = tensors()
-    for name, (dtype, shape) in content.items():
-        if ".mamba.in_proj." in name and shape:
-            content[name] = (dtype, (shape[0] + 4, *shape[1:]))
+    for name, (dtype, size) in content.items():
+        if ".mamba.in_proj." in name and size:
+            content[name] = (dtype, (size[0] + 4, *size[1:]))
     source = checkpoints.write(tmp_path / "m", content, exported(), mamba_d_state=32)
     [finding] = found(source, "0.22")
     assert finding.code == "loader-rows"
@@ -259,6 +261,27 @@ def test_no_directory_makes_the_check_fail(tmp_path: Path, own: Any, other: Any,
     for finding in check(safetensors.read(directory), NEWEST, STOCK):
         assert str(finding).strip()
         assert finding.severity in ("refused", "warning")
+
+
+SIZES = shape.from_config(checkpoints.CONFIG)
+LAYERS = quantization.layers(SIZES)
+
+
+@QUICK
+@given(plain=st.sets(st.sampled_from(LAYERS)), version=st.sampled_from(profiles.VERSIONS), inputs=st.booleans())
+def test_what_is_written_excludes_exactly_what_is_not_packed(plain: set[Layer], version: str, inputs: bool) -> None:
+    stored = {name: Tensor(dtype, sizes, "f") for name, (dtype, sizes) in tensors(inputs=inputs).items()}
+    for layer in plain:
+        for module, rows in zip(layer.modules, layer.rows, strict=True):
+            stored[f"{module}.weight"] = Tensor("BF16", (rows, layer.columns), "f")
+    for plugin in (False, True):
+        rules = Rules.of(profiles.load(version), plugin)
+        written = quantization.config(SIZES, stored, None, rules)
+        for content in (written, quantization.beside(written, None)):
+            reading = modelopt.parse("config.json", {"quant_method": "modelopt", **content}, rules)
+            for layer in LAYERS:
+                assert reading.excludes(layer.name, layer.shards, rules) is (layer in plain)
+        assert modelopt.parse("config.json", written, rules).refused == ()
 
 
 @QUICK
