@@ -1,17 +1,15 @@
-"""Finds the checkpoint in the image or on a volume, and refuses one that the engine could not load.
-
-`checkpoint: Repair` does what `AsIs` does: the quantization config goes to the engine as it is.
-"""
+"""Finds the checkpoint in the image or on a volume, and refuses one whose files are not whole."""
 
 import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from falcon_engine import weights
+from falcon_engine import safetensors
 from falcon_engine.intent import Source
 from falcon_engine.signatures import CONFIGURATION_EXIT, Diagnosis, Refusal
 
@@ -40,11 +38,17 @@ _SKIPPED = ("site-packages", "dist-packages", "node_modules", "blobs", "proc", "
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A directory that the engine can load, and what is to be said about it."""
+    """A directory that the engine can load, and what is to be said about it.
+
+    `source` and `repaired` are of a directory with new metadata: that of the weights, and the codes of what was wrong.
+    """
 
     path: str
     nvfp4: bool
     warnings: tuple[str, ...] = ()
+    source: str | None = None
+    repaired: tuple[str, ...] = ()
+    files: safetensors.Files | None = field(default=None, compare=False, repr=False)
 
 
 def find(source: Source, environ: Mapping[str, str], roots: tuple[str, ...] = ROOTS) -> Checkpoint:
@@ -61,6 +65,21 @@ def find(source: Source, environ: Mapping[str, str], roots: tuple[str, ...] = RO
     if not found:
         return _checked(base, field)
     return _checked(_preferred(found), field, _others(found))
+
+
+def cached(repository: str, revision: str, environ: Mapping[str, str]) -> Checkpoint | None:
+    """A repository's snapshot in the cache of the Hugging Face Hub; None where it is not there with all its files."""
+    home = environ.get("HF_HOME") or os.path.join(
+        environ.get("XDG_CACHE_HOME") or os.path.join(environ.get("HOME") or "/", ".cache"), "huggingface"
+    )
+    hub = Path(environ.get("HF_HUB_CACHE") or os.path.join(home, "hub"), f"models--{repository.replace('/', '--')}")
+    with suppress(OSError):  # there is none of that name where the revision is a commit's own id
+        revision = (hub / "refs" / revision).read_text().strip()
+    directory = hub / "snapshots" / revision
+    files = safetensors.read(directory)
+    if files.config is None or files.troubles:
+        return None
+    return Checkpoint(str(directory), is_nvfp4(directory, files.config), files=files)
 
 
 def _search(environ: Mapping[str, str], roots: tuple[str, ...]) -> Checkpoint:
@@ -126,7 +145,7 @@ def _is_candidate(directory: Path) -> bool:
         names = {entry.name for entry in directory.iterdir()}
     except OSError:
         return False
-    return "config.json" in names and any(n.endswith(".safetensors") or n == weights.INDEX for n in names)
+    return "config.json" in names and any(n.endswith(".safetensors") or n == safetensors.INDEX for n in names)
 
 
 def _preferred(found: list[Path]) -> Path:
@@ -168,20 +187,21 @@ def _checked(directory: Path, field: str, warnings: tuple[str, ...] = ()) -> Che
         raise _refusal("CheckpointUnusable", f"{file} cannot be read: {e}.", "Copy the checkpoint again.") from None
     if not isinstance(config, dict):
         raise _refusal("CheckpointUnusable", f"{file} is not a JSON object.", "Copy the checkpoint again.")
-    if what := weights.problem(directory):
-        hint = _PERMISSIONS if "may not read" in what else "Copy the checkpoint again, all files of it."
-        raise _refusal("CheckpointUnusable", f"The checkpoint {directory} {what}.", hint)
+    files = safetensors.read(directory)
+    if trouble := files.weights_trouble:
+        hint = _PERMISSIONS if trouble.kind == "permission" else "Copy the checkpoint again, all files of it."
+        raise _refusal("CheckpointUnusable", f"The checkpoint {directory} {trouble.what}.", hint)
     architectures = _architectures(config)
     if ARCHITECTURE not in architectures:
         named = ", ".join(architectures) or "no architecture"
         warnings = (*warnings, f"{file} names {named}; this operator is made for {ARCHITECTURE}")
-    return Checkpoint(str(directory), _is_nvfp4(directory, config), warnings)
+    return Checkpoint(str(directory), is_nvfp4(directory, config), warnings, files=files)
 
 
 _PERMISSIONS = "Make the files readable for everybody, or set spec.security.runAsUser to their owner."
 
 
-def _is_nvfp4(directory: Path, config: Mapping[str, Any]) -> bool:
+def is_nvfp4(directory: Path, config: Mapping[str, Any]) -> bool:
     """Whether the checkpoint calls itself FP4, in either of the two places where checkpoints do."""
     try:
         beside = (directory / "hf_quant_config.json").read_text()

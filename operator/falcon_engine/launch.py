@@ -2,12 +2,16 @@
 
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
-from falcon_engine import checkpoint, drain, extra, flags, gpus, locate, profiles, sequences, serving, watch
+from falcon_engine import checkpoint, drain, extra, flags, gpus, locate, profiles, repair, sequences, serving, watch
 from falcon_engine.attend import Attendant, Prepared, refuse
+from falcon_engine.checkpoint import Checkpoint
 from falcon_engine.child import hold_signals, stop_pending
+from falcon_engine.findings import Loader
 from falcon_engine.intent import VARIABLE, Intent, IntentError
 from falcon_engine.report import Report
 from falcon_engine.signatures import CONFIGURATION_EXIT, START_EXIT, Diagnosis, Refusal
@@ -100,8 +104,12 @@ def compose(intent: Intent, engine: locate.Engine, stated: str | None, report: R
     report.put(version=stated, profile=profile.file.removesuffix(".json"), max_num_seqs=intent.max_num_seqs)
     for warning in extra.check(intent.extra_args, profile, stated, exact):
         log(f"warning: {warning}")
-    directory, model, nvfp4 = find_model(intent)
-    report.put(checkpoint={"path": model, "nvfp4": nvfp4})
+    # Whether an old image's loader is patched is not looked at yet, and a patched one wants its checkpoint as it is.
+    state = "patched" if (profiles.parse(profile.version) or (0, 0)) < (0, 24) else "stock"
+    given, model = find_model(intent, profile, Loader.of(state, profile, intent.device))
+    directory, nvfp4 = (given.path, given.nvfp4) if given else (None, False)
+    repaired = {"source": given.source, "repaired": list(given.repaired)} if given and given.repaired else {}
+    report.put(checkpoint={"path": model, "nvfp4": nvfp4, **repaired})
     found = gpus.read(intent.gpu_resource) if intent.device == "cuda" else ()
     report.put(gpus=found)
     for gpu in found:
@@ -120,17 +128,28 @@ def compose(intent: Intent, engine: locate.Engine, stated: str | None, report: R
     return prepared
 
 
-def find_model(intent: Intent) -> tuple[str | None, str, bool]:
-    """The checkpoint's directory if it is here, what the engine is to load, and whether that calls itself NVFP4."""
+def find_model(intent: Intent, profile: profiles.Profile, can: Loader) -> tuple[Checkpoint | None, str]:
+    """The checkpoint, repaired where it has to be, if it is here; and what the engine is to load."""
+    home = Path(os.environ.get("HOME") or tempfile.gettempdir())
+
+    def prepared(found: Checkpoint) -> Checkpoint:
+        return repair.prepare(found, intent.checkpoint, profile, loader=can, scratch=home / ".falcon", log=log)
+
     if intent.source.kind == "huggingFace":
-        model = str(intent.source.repository)
-        log(f"the model is {model} at revision {intent.source.revision or 'main'} of the Hugging Face Hub")
-        return None, model, False
+        repository, revision = str(intent.source.repository), intent.source.revision or "main"
+        log(f"the model is {repository} at revision {revision} of the Hugging Face Hub")
+        cached = checkpoint.cached(repository, revision, os.environ)
+        if cached is None:
+            log("it is not whole in the cache yet, so nothing of it was checked")
+            return None, repository
+        given = prepared(cached)
+        return given, given.path if given.repaired else repository
     found = checkpoint.find(intent.source, os.environ)
     log(f"the checkpoint is {found.path}{' (NVFP4)' if found.nvfp4 else ''}")
     for warning in found.warnings:
         log(f"warning: {warning}")
-    return found.path, found.path, found.nvfp4
+    given = prepared(found)
+    return given, given.path
 
 
 def say_version(intent: Intent, found: str | None, profile: profiles.Profile, exact: bool) -> None:

@@ -9,7 +9,8 @@ CHECKPOINT = (
         r"Quantization method specified in the model config \((?P<config>[^)\n]{0,60})\) does not match "
         r"[^\n]{0,120}\((?P<flag>[^)\n]{0,60})\)",
         "The checkpoint calls its quantization {config}, the engine was told {flag}.",
-        "Correct quantization_config in the checkpoint's config.json: quant_method must be modelopt.",
+        "Leave spec.model.checkpoint at Repair, or correct quantization_config in the checkpoint's config.json: "
+        "quant_method must be modelopt.",
         CONFIGURATION_EXIT,
     ),
     Signature(
@@ -26,8 +27,8 @@ CHECKPOINT = (
         "QuantizationRefused",
         r"Unknown quantization method: (?P<method>[^\s.]{1,60})",
         "This engine does not know the checkpoint's quantization method {method}.",
-        "Correct quantization_config in the checkpoint's config.json (quant_method modelopt, quant_algo NVFP4 or "
-        "W4A16_NVFP4), or use an image with a newer vLLM.",
+        "Leave spec.model.checkpoint at Repair, correct quantization_config in the checkpoint's config.json "
+        "(quant_method modelopt, quant_algo NVFP4 or W4A16_NVFP4), or use an image with a newer vLLM.",
         CONFIGURATION_EXIT,
     ),
     Signature(
@@ -52,7 +53,8 @@ CHECKPOINT = (
         "WeightsMismatch",
         r"weight_scale\b[^\n]{0,160} was never loaded",
         "The engine expects NVFP4 weights where the checkpoint has none.",
-        "The checkpoint's exclude list does not name its BF16 layers as vLLM does; patterns such as *in_proj* match.",
+        "The checkpoint's exclude list does not name its BF16 layers as vLLM does; patterns such as *in_proj* match, "
+        "and spec.model.checkpoint: Repair writes them.",
         CONFIGURATION_EXIT,
         ((r"weight_scale for layer '?(?P<layer>[^'\s]{1,120})'? was never", "The layer is {layer}."),),
     ),

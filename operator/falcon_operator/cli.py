@@ -1,4 +1,4 @@
-"""The command line: `falcon-operator run | crds | render | fit`."""
+"""The command line: `falcon-operator run | crds | render | fit | check-model | repair-model`."""
 
 from __future__ import annotations
 
@@ -46,6 +46,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     _add_config(render, environment)
     render.set_defaults(command=_render)
     _add_fit(commands.add_parser("fit", help="print what an engine of a resource holds on a GPU"), environment)
+    _add_models(commands)
     return parser
 
 
@@ -75,6 +76,37 @@ def _add_fit(parser: argparse.ArgumentParser, environment: Mapping[str, str]) ->
     _add(parser, environment, "default_image", "the engine's image where the resource names none", str,
          OperatorConfig().default_image)  # fmt: skip
     parser.set_defaults(command=_fit, parser=parser)
+
+
+def _add_models(commands: Any) -> None:
+    check = commands.add_parser("check-model", help="say whether an engine would load a checkpoint")
+    check.description = (
+        "Reads a checkpoint's metadata, not its weights, and prints a line for each thing that is wrong with it for a "
+        "version of vLLM. Exit status: 0 where the engine loads it, 1 where repair-model makes it load, 3 where new "
+        "metadata does not help, 2 for wrong usage."
+    )
+    check.add_argument("--json", action="store_true", help="print one JSON object")
+    check.set_defaults(command=_check_model)
+    repair = commands.add_parser("repair-model", help="give a checkpoint metadata that an engine takes")
+    repair.description = (
+        "Makes a directory of links to a checkpoint's files, with a new config where the engine would refuse the old "
+        "one. The checkpoint stays as it is. Exit status: 0 where the result loads, 1 where it could not be written, 3 "
+        "where new metadata does not help, 2 for wrong usage."
+    )
+    repair.add_argument("--out", type=Path, metavar="DIR", required=True, help="the new directory")
+    repair.set_defaults(command=_repair_model)
+    for parser in (check, repair):
+        parser.add_argument("directory", type=Path, metavar="DIR", help="the checkpoint's directory")
+        parser.add_argument(
+            "--engine-version", type=_version, metavar="VERSION", help="vLLM's version (default: the newest known)"
+        )
+        parser.add_argument(
+            "--loader",
+            choices=("stock", "plugin"),
+            default="stock",
+            help="vLLM's own loader, or with this operator's plugin, as its launcher runs vLLM before 0.24",
+        )
+        parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="where the engine runs")
 
 
 def _add_config(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
@@ -257,6 +289,38 @@ def _fit(options: argparse.Namespace) -> int:
         fitting.as_json(found) if options.json else fitting.as_text(found, question), end="\n" if options.json else ""
     )
     return 3 if found.fit.verdict == "Refused" else 0
+
+
+def _check_model(options: argparse.Namespace) -> int:
+    from falcon_operator import checking
+
+    try:
+        found = checking.answer(_question(options))
+    except ValueError as error:
+        _report([str(error)])
+        return checking.UNUSABLE
+    print(checking.as_json(found) if options.json else checking.as_text(found), end="\n" if options.json else "")
+    return found.status
+
+
+def _repair_model(options: argparse.Namespace) -> int:
+    from falcon_operator import checking
+
+    status = checking.UNUSABLE
+    try:
+        found = checking.answer(_question(options))
+        status = found.status
+        print(checking.mend(found, options.out))
+    except ValueError as error:
+        _report([str(error)])
+        return max(status, 1)
+    return 0
+
+
+def _question(options: argparse.Namespace) -> Any:
+    from falcon_operator import checking
+
+    return checking.Question(options.directory, options.engine_version, options.loader, options.device)
 
 
 def _report(problems: Sequence[str]) -> int:

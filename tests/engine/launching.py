@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from tests.engine import checkpoints
+
 from falcon_engine import loopback
 from falcon_engine.archive import build
 from falcon_engine.intent import Intent, Source
@@ -57,10 +59,7 @@ def intent(**changes: Any) -> Intent:
 
 
 def write_checkpoint(directory: Path, architecture: str = "FalconH1ForCausalLM", **config: Any) -> Path:
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "config.json").write_text(json.dumps({"architectures": [architecture], **config}))
-    (directory / "model.safetensors").write_bytes(safetensors())
-    return directory
+    return checkpoints.write(directory, checkpoints.tensors((), kv=False), architectures=[architecture], **config)
 
 
 def safetensors() -> bytes:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from tests.engine.launching import safetensors, write_checkpoint
 
-from falcon_engine import checkpoint, weights
+from falcon_engine import checkpoint
+from falcon_engine import safetensors as headers
 from falcon_engine.checkpoint import Checkpoint, find
 from falcon_engine.intent import Source
 from falcon_engine.signatures import Diagnosis, Refusal
@@ -106,7 +107,7 @@ def test_a_config_that_is_not_json(tmp_path: Path) -> None:
 def _sharded(directory: Path, names: tuple[str, ...]) -> Path:
     model = write_checkpoint(directory)
     (model / "model.safetensors").unlink()
-    (model / weights.INDEX).write_text(json.dumps({"weight_map": {f"w{n}": n for n in names}}))
+    (model / headers.INDEX).write_text(json.dumps({"weight_map": {f"w{n}": n for n in names}}))
     for name in names:
         (model / name).write_bytes(safetensors())
     return model
@@ -117,7 +118,7 @@ def test_shards(tmp_path: Path) -> None:
     assert find(Source("baked", str(model)), {}).path == str(model)
     (model / "b.safetensors").unlink()
     said = _refused(Source("baked", str(model)))
-    assert f"lacks 1 of the 3 files that {weights.INDEX} names, b.safetensors first" in said.message
+    assert f"lacks 1 of the 3 files that {headers.INDEX} names, b.safetensors first" in said.message
 
 
 @pytest.mark.parametrize(

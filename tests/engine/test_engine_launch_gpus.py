@@ -152,7 +152,10 @@ def test_refuse_refuses_with_numbers() -> None:
 
 def test_a_clamp_is_said_and_rendered(container: Container) -> None:
     nvidia_smi(container, "echo 'NVIDIA small, 16384, 9.0, 580.1'")
-    with container.running(device="cuda", gpu_resource="nvidia.com/gpu.shared") as launcher:
+    # A config without sizes: the fit is then that of Falcon-H1R-7B.
+    (container.model / "config.json").write_text('{"architectures": ["FalconH1ForCausalLM"]}')
+    shared = "nvidia.com/gpu.shared"
+    with container.running(device="cuda", gpu_resource=shared, checkpoint="AsIs") as launcher:
         container.wait_until_started()
         report = container.report()
         launcher.send_signal(signal.SIGTERM)

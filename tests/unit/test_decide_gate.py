@@ -11,7 +11,10 @@ from falcon_operator.api.status import Status
 
 CASES: list[Any] = [
     pytest.param(
-        {"model": {"checkpoint": "AsIs"}}, "NotYetImplemented", ("spec.model.checkpoint",), id="not-implemented"
+        {"monitoring": {"podMonitor": "Off"}},
+        "NotYetImplemented",
+        ("spec.monitoring.podMonitor",),
+        id="not-implemented",
     ),
     pytest.param(
         {"monitoring": {"podMonitor": "Off"}, "engine": {"computeFormat": "FP8"}},

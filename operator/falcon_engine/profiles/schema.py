@@ -184,6 +184,17 @@ FACTS: dict[str, Check] = {
             "checkpointKVDtype": _SWITCH,
         }
     ),
+    # How ModelOpt's quantization config of a checkpoint is read; `falcon_engine.modelopt` says what each means.
+    "quantizationConfig": _record(
+        {
+            "algorithms": _list(_text, empty=False),
+            "nestedAlgorithms": _list(_text, empty=False),
+            "anyCase": _SWITCH,
+            "mapsNames": _SWITCH,
+            "weightOnlyGroups": _SWITCH,
+            "kvScales": _SWITCH,
+        }
+    ),
 }
 
 _FLAG = _record(
