@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from falcon_engine import checkpoint, drain, extra, flags, gpus, locate, profiles, sequences, serving, watch
+from falcon_engine import checkpoint, drain, extra, flags, gpus, locate, plugins, profiles, sequences, serving, watch
 from falcon_engine.attend import Attendant, Prepared, refuse
 from falcon_engine.child import hold_signals, stop_pending
 from falcon_engine.intent import VARIABLE, Intent, IntentError
@@ -113,7 +113,8 @@ def compose(intent: Intent, engine: locate.Engine, stated: str | None, report: R
         log(f"warning: maxNumSeqs {clamped.asked} becomes {clamped.given}: {clamped.why}")
         report.put(clamped=clamped, max_num_seqs=clamped.given)
     lowered = sequences.lowered(intent, clamped)
-    prepared = Prepared(lowered, intent.max_num_seqs, engine.command, profile, stated, model, nvfp4)
+    environ = plugins.prepare(intent, profile, engine, nvfp4 if directory else None, os.environ, log)
+    prepared = Prepared(lowered, intent.max_num_seqs, engine.command, profile, stated, model, nvfp4, environ)
     flags.argv(prepared.intent, profile, model, nvfp4=nvfp4)  # refuses what this version lacks
     for note in flags.notes(intent, profile):
         log(note)
