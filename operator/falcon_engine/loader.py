@@ -23,6 +23,8 @@ def obstacles(profile: Profile) -> tuple[str, ...]:
         found.append("does not know quant_algo W4A16_NVFP4")
     if not facts["weightsAlone"]:
         found.append("multiplies by scales of activations, which the checkpoint does not have")
+    if not facts["wholeScales"]:
+        found.append("leaves four of the five scales of Mamba's in_proj as memory was, and takes the largest")
     if not facts["marlinPads"]:
         found.append("has Marlin take multiples of 64 columns alone, and Mamba's in_proj has 6680")
     return tuple(found)

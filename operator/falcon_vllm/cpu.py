@@ -1,4 +1,4 @@
-"""NVFP4 on CPU, for development and tests: weights become BF16 when they are loaded, and are multiplied as those are."""
+"""NVFP4 on CPU, for development and tests: weights become BF16 when they are loaded, and are multiplied as such."""
 
 # mypy: disable-error-code="import-not-found, misc"
 # (vLLM and torch are only in the image that serves)

@@ -1,4 +1,4 @@
-"""What vLLM calls at the start of each of its processes; without being named in FALCON_PLUGINS a plugin does nothing."""
+"""What vLLM calls at the start of each of its processes; a plugin that FALCON_PLUGINS does not name does nothing."""
 
 import os
 
@@ -15,7 +15,7 @@ def falcon_nvfp4_on_cpu() -> None:
 
 
 def falcon_h1_loader() -> None:
-    """Let Falcon-H1 of vLLM 0.13 to 0.23 load NVFP4. Raises `RuntimeError` with one sentence where it is none of them."""
+    """Let Falcon-H1 of vLLM 0.13 to 0.23 load NVFP4. Raises `RuntimeError` in one sentence elsewhere."""
     if _wanted("falcon_h1_loader"):
         try:
             from falcon_vllm import falcon_h1

@@ -49,22 +49,27 @@ class FalconWeightOnlyMethod(ModelOptNvFp4LinearMethod):
         if name.endswith("in_proj") and getattr(layer, "tp_size", 1) > 1:
             raise RuntimeError(f"falcon: {name} is quantized: this vLLM can only split it among GPUs where it is not")
         super().create_weights(layer, *args, **kwargs)
-        layer.input_scale.data.fill_(math.nan)
-        layer.weight_scale.data.fill_(math.nan)
+        for name in ("input_scale", "weight_scale", "weight_scale_2"):
+            getattr(layer, name).data.fill_(math.nan)
 
     def process_weights_after_loading(self, layer: torch.nn.Module) -> None:
         """Bring the weight into the form that it is multiplied in. Raises `RuntimeError` where it was not loaded."""
-        if torch.isnan(layer.weight_scale.float()).any():
+        for name in ("input_scale", "weight_scale_2"):
+            # Of Mamba's in_proj, five parts in one tensor, vLLM up to 0.19 only sets the first part's.
+            loaded = getattr(layer, name).data
+            loaded[torch.isnan(loaded)] = loaded[0]
+        scales = layer.weight_scale_2.data
+        if torch.isnan(layer.weight_scale.float()).any() or torch.isnan(scales).any():
             name = getattr(layer, "prefix", "") or "a layer"
-            raise RuntimeError(f"falcon: {name} has no NVFP4 scales in the checkpoint, and its `ignore` does not name it")
-        alone = getattr(self.quant_config, "quant_method", "") == "W4A16_NVFP4" or torch.isnan(layer.input_scale).any()
+            raise RuntimeError(
+                f"falcon: {name} has no NVFP4 scales in the checkpoint, and its `ignore` does not name it"
+            )
+        alone = torch.isnan(layer.input_scale).any() or getattr(self.quant_config, "quant_method", "") == "W4A16_NVFP4"
         if not alone:
             super().__init__(self.quant_config)
             super().process_weights_after_loading(layer)
             return
-        del layer.input_scale
-        scales = layer.weight_scale_2.data.float()
-        del layer.weight_scale_2
+        del layer.input_scale, layer.weight_scale_2
         fits = layer.input_size_per_partition % _TILE_COLUMNS == 0 and getattr(layer, "bias", None) is None
         if fits and bool((scales == scales[0]).all()) and is_fp4_marlin_supported():
             self._to_marlin(layer, scales[0])

@@ -1,4 +1,4 @@
-"""Which vLLM plugins an engine gets, whose code loads the model, and how vLLM's processes find plugins in the archive."""
+"""Which vLLM plugins an engine gets, whose code loads the model, and how plugins are found in the archive."""
 
 import hashlib
 import os
@@ -67,6 +67,7 @@ def test_stock_vllm_loads_it_and_is_left_alone(version: str, stock: str) -> None
                 "does not tell the MLP and the KV cache's scales how they are quantized",
                 "does not know quant_algo W4A16_NVFP4",
                 "multiplies by scales of activations, which the checkpoint does not have",
+                "leaves four of the five scales of Mamba's in_proj as memory was, and takes the largest",
                 "has Marlin take multiples of 64 columns alone, and Mamba's in_proj has 6680",
             ),
         ),
@@ -89,7 +90,10 @@ def test_the_loader_is_given_where_stock_vllm_does_not_load_it(version: str, nvf
 def test_a_patched_image_is_left_alone_and_that_is_said(version: str, stock: str, tmp_path: Path) -> None:
     patched = package(tmp_path / "patched", b"class FalconH1ForCausalLM: unpacks_nvfp4 = True")
     assert loader.state(profiles.load(version), patched) == "patched"
-    assert prepare(version, True, "cuda", patched) == ({}, f"{patched}/{loader.MODEL} is patched by the image: left alone")
+    assert prepare(version, True, "cuda", patched) == (
+        {},
+        f"{patched}/{loader.MODEL} is patched by the image: left alone",
+    )
     assert prepare(version, False, "cuda", patched) == ({}, "")
 
 
@@ -171,7 +175,11 @@ def test_python_finds_them_in_the_archive_also_in_processes_that_are_spawned(tmp
     script.write_text(LOAD)
     variables = plugins.variables((), {}, str(file))
     done = subprocess.run(
-        [python, str(script)], env={"PATH": os.environ["PATH"], **variables}, capture_output=True, text=True, check=False
+        [python, str(script)],
+        env={"PATH": os.environ["PATH"], **variables},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     expected = str((sorted(plugins.NAMES), []))
     assert done.stdout.splitlines() == [expected, expected], done.stderr

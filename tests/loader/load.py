@@ -2,8 +2,8 @@
 
 usage: load.py CHECKPOINT [REFERENCE]
 
-With a reference, a BF16 checkpoint of the same numbers, each linear layer of both gets the same input. Prints one line of
-JSON: the layers' names and whether all gave the same, the KV cache's scales; or the error that loading ended with.
+With a reference, a BF16 checkpoint of the same numbers, each linear layer of both gets the same input. Prints one
+line of JSON: the layers' names, which of them differ, the KV cache's scales; or the error that loading ended with.
 """
 
 # mypy: disable-error-code="import-not-found"
@@ -48,8 +48,7 @@ def spare_convolutions() -> None:
 
 def join_group() -> None:
     """Models ask for their place among processes: the only one."""
-    from vllm.distributed import init_distributed_environment, model_parallel_is_initialized
-    from vllm.distributed import initialize_model_parallel
+    from vllm.distributed import init_distributed_environment, initialize_model_parallel, model_parallel_is_initialized
 
     if not model_parallel_is_initialized():
         with tempfile.NamedTemporaryFile(delete=False) as file:

@@ -1,7 +1,10 @@
 """A tiny NVFP4 checkpoint of random weights and the BF16 one that stands for the same numbers.
 
-Packed and unpacked by plain loops over numbers, so that what unpacks them in the project has something to be held against.
+Unpacked by plain loops over numbers, so that what unpacks them in the project has something to be held against.
 """
+
+# mypy: disable-error-code="import-not-found"
+# (torch is only in the image of these tests)
 
 import json
 import random
@@ -23,8 +26,10 @@ SINGLE = ("o_proj", "in_proj", "out_proj", "down_proj")
 def e4m3(code: int) -> Fraction:
     """The number that eight bits mean: sign, four bits of exponent, three of mantissa."""
     exponent, mantissa = code >> 3 & 15, code & 7
-    size = Fraction(mantissa, 8) * Fraction(1, 64) if exponent == 0 else (1 + Fraction(mantissa, 8)) * Fraction(2) ** (
-        exponent - 7
+    size = (
+        Fraction(mantissa, 8) * Fraction(1, 64)
+        if exponent == 0
+        else (1 + Fraction(mantissa, 8)) * Fraction(2) ** (exponent - 7)
     )
     return -size if code & 128 else size
 

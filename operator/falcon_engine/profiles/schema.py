@@ -170,13 +170,15 @@ FACTS: dict[str, Check] = {
     ),
     # What stock code does with an NVFP4 checkpoint of Falcon-H1; `falcon_engine.loader` says what follows.
     # quantConfig: parts of the model that are told how they are quantized; algorithms: the values of `quant_algo` that
-    # it knows; weightsAlone: layers load without scales of activations; marlinPads: Marlin takes any number of columns;
-    # cpuKernel: its choice of a kernel can be taken over on CPU; stock: SHA-256 of falcon_h1.py by release.
+    # it knows; weightsAlone: layers load without scales of activations; wholeScales: parts that come as one tensor all
+    # get its scale; marlinPads: Marlin takes any number of columns; cpuKernel: the choice of a kernel can be taken over
+    # on CPU; stock: SHA-256 of falcon_h1.py by release.
     "loader": _record(
         {
             "quantConfig": _list(_one_of("mlp", "attention", "mamba", "kvScales")),
             "algorithms": _list(_one_of("NVFP4", "W4A16_NVFP4")),
             "weightsAlone": _SWITCH,
+            "wholeScales": _SWITCH,
             "marlinPads": _SWITCH,
             "cpuKernel": _SWITCH,
             "stock": _mapping(_digest),
