@@ -13,6 +13,7 @@ import json
 import sys
 import tempfile
 import traceback
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -25,7 +26,11 @@ def load(checkpoint: str) -> Any:
     from vllm.model_executor.model_loader import get_model
 
     spare_convolutions()
-    arguments = EngineArgs(model=checkpoint, max_model_len=256, enforce_eager=True, enable_prefix_caching=False)
+    # The first of these versions has no other cache on CPU, the later ones would take the checkpoint's FP8.
+    cache = "auto" if version("vllm").startswith("0.13.") else "bfloat16"
+    arguments = EngineArgs(
+        model=checkpoint, max_model_len=256, enforce_eager=True, enable_prefix_caching=False, kv_cache_dtype=cache
+    )
     config = arguments.create_engine_config()
     with set_current_vllm_config(config):
         join_group()
@@ -44,6 +49,21 @@ def spare_convolutions() -> None:
 
     for module in (linear, utils):
         setattr(module, original.__name__, dispatch)
+
+
+def watch_cache_scales() -> dict[str, list[float]]:
+    """What the layers' scales of the KV cache are when all is loaded; a cache that is not FP8 drops them then."""
+    from vllm.model_executor.layers.quantization.kv_cache import BaseKVCacheMethod
+
+    seen: dict[str, list[float]] = {}
+    original = BaseKVCacheMethod.process_weights_after_loading
+
+    def process(self: Any, layer: Any) -> None:
+        seen[layer.layer_name] = [round(float(scale), 6) for scale in (layer.k_scale, layer.v_scale)]
+        original(self, layer)
+
+    BaseKVCacheMethod.process_weights_after_loading = process
+    return seen
 
 
 def join_group() -> None:
@@ -78,6 +98,7 @@ def differing(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     """Load, compare, print."""
+    scales = watch_cache_scales()
     try:
         model = load(sys.argv[1])
     except Exception as error:
@@ -85,9 +106,8 @@ def main() -> None:
         print("RESULT", json.dumps({"error": f"{type(error).__name__}: {error}"}))
         return
     layers = linears(model)
-    result: dict[str, Any] = {"class": f"{type(model).__module__}.{type(model).__name__}", "layers": sorted(layers)}
-    scales = [getattr(m, "_k_scale_float", None) for n, m in model.named_modules() if n.endswith(".attn")]
-    result["kScales"] = scales
+    name = f"{type(model).__module__}.{type(model).__name__}"
+    result: dict[str, Any] = {"class": name, "layers": sorted(layers), "cacheScales": scales}
     if len(sys.argv) > 2:
         result["differing"] = differing(layers, linears(load(sys.argv[2])))
     print("RESULT", json.dumps(result))

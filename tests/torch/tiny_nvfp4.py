@@ -90,7 +90,7 @@ def write(model: Path, directory: Path, *, kv_cache: bool = True) -> tuple[Path,
             packed[f"{base}.weight_scale_2"] = torch.tensor(scale)
             numbers[name] = unpack(packed[name], packed[f"{base}.weight_scale"], scale).bfloat16()
             if kv_cache and base.endswith(("k_proj", "v_proj")):
-                packed[f"{base}.{base[-6]}_scale"] = torch.tensor(0.01)
+                packed[f"{base}.{base[-6]}_scale"] = torch.tensor(0.01 if "k_proj" in base else 0.02)
     save_file(packed, quantized / "model.safetensors", metadata={"format": "pt"})
     save_file(numbers, plain / "model.safetensors", metadata={"format": "pt"})
     config = json.loads((model / "config.json").read_text())
