@@ -14,7 +14,8 @@ FILE_NAME = "launch.pyz"
 
 _MAIN = b"import sys\n\nfrom falcon_engine.launch import main\n\nsys.exit(main(sys.argv[1:]))\n"
 _SUFFIXES = (".py", ".json")
-_PACKAGES = ("falcon_engine", "falcon_vllm")
+# What serves, and what vLLM imports.
+PACKAGES = ("falcon_engine", "falcon_vllm")
 _VERSION = "0.1.0"  # the project's
 # The earliest time a zip can hold: the bytes must depend on the content alone.
 _TIMESTAMP = (1980, 1, 1, 0, 0, 0)
@@ -34,7 +35,7 @@ def build() -> bytes:
 
 def _files() -> Iterator[tuple[str, bytes]]:
     folder = Path(__file__).resolve().parents[1]
-    for package in _PACKAGES:
+    for package in PACKAGES:
         for path in (folder / package).rglob("*"):
             if path.suffix in _SUFFIXES and path.is_file():
                 yield path.relative_to(folder).as_posix(), path.read_bytes()

@@ -37,7 +37,7 @@ def version() -> int:
 def drain_hook() -> int:
     """Wait for running requests; never a failure, which the kubelet would report as one of the pod."""
     try:
-        drain.drain(Intent.from_json(os.environ.get(VARIABLE, "")), log)
+        drain.drain(Intent.from_environ(os.environ), log)
     except IntentError as e:
         log(f"not draining: {e}")
     return 0
@@ -64,7 +64,7 @@ def serve() -> int:
 def read_intent() -> Intent:
     """What the operator asks for."""
     try:
-        return Intent.from_json(os.environ.get(VARIABLE, ""))
+        return Intent.from_environ(os.environ)
     except IntentError as e:
         hint = f"{VARIABLE} is written by the operator; launcher and operator must be of one version."
         raise Refusal(Diagnosis("EngineStartFailed", f"{e}.", hint, CONFIGURATION_EXIT)) from None
