@@ -94,7 +94,7 @@ def test_another_port_is_taken_from_its_variable() -> None:
 
 @pytest.mark.parametrize("port", ["0", "65536", "-1", "http", "80.5", "\u0664"])
 def test_a_variable_that_is_no_port_is_refused(port: str) -> None:
-    with pytest.raises(IntentError, match="^FALCON_PORT must be 1 to 65535, not "):
+    with pytest.raises(IntentError, match=r"^FALCON_PORT must be 1 to 65535, not "):
         Intent.from_environ({"FALCON_INTENT": intent().to_json(), "FALCON_PORT": port})
 
 

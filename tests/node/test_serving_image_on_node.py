@@ -66,7 +66,8 @@ def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Conta
     folder = tmp_path_factory.mktemp("image")
     weights = folder / "weights"
     # What somebody would download: a copy of the image's own.
-    copy = 'ctr -n k8s.io images mount "$1" "$2" >/dev/null && cp -r "$2/models/$3" "$4"; ctr -n k8s.io images unmount --rm "$2"'
+    copy = """ctr -n k8s.io images mount "$1" "$2" >/dev/null && cp -r "$2/models/$3" "$4"
+        ctr -n k8s.io images unmount --rm "$2" >/dev/null"""
     node.inside("sh", "-c", copy, "sh", reference, str(folder / "root"), MODEL, str(weights))
     weights.chmod(0o755)
     mounted = {"MODEL": "/models/mine", "FALCON_PORT": "9000", "FALCON_REPORT_PORT": "9001"}
