@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 from testbed.images.recipes import Builder
+from testbed.lab.configs import snapshotter_for
 from testbed.lab.layout import layout
 from testbed.lab.node import Node
 from tests.node.harness import ROOT, wait_for
@@ -63,12 +64,13 @@ def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Conta
     """One with the weights that are in it, one with weights from a folder: other users, ports and reports."""
     place = layout()
     node, reference = Node(place), Builder(place).reference("serving-cpu")
+    snapshotter = f"--snapshotter={snapshotter_for(place.containerd)}"
     folder = tmp_path_factory.mktemp("image")
     weights = folder / "weights"
     # What somebody would download: a copy of the image's own.
-    copy = """ctr -n k8s.io images mount "$1" "$2" >/dev/null && cp -r "$2/models/$3" "$4"
-        ctr -n k8s.io images unmount --rm "$2" >/dev/null"""
-    node.inside("sh", "-c", copy, "sh", reference, str(folder / "root"), MODEL, str(weights))
+    copy = """set -e; mkdir "$2"; ctr -n k8s.io images mount "$5" "$1" "$2"; cp -r "$2/models/$3" "$4"
+        ctr -n k8s.io images unmount "$5" --rm "$2" """
+    node.inside("sh", "-c", copy, "sh", reference, str(folder / "root"), MODEL, str(weights), snapshotter)
     weights.chmod(0o755)
     mounted = {"MODEL": "/models/mine", "FALCON_PORT": "9000", "FALCON_REPORT_PORT": "9001"}
     with ThreadPoolExecutor(2) as pool:
@@ -76,7 +78,7 @@ def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Conta
         def start(name: str, port: int, user: str, variables: Mapping[str, str], *mounts: str) -> Container:
             log = folder / f"{name}.log"
             given = {"FALCON_INTENT": intent(), "VLLM_HOST_IP": "127.0.0.1", **variables}
-            options = ["--rm", "--read-only", "--net-host", "--user", user]
+            options = ["--rm", snapshotter, "--read-only", "--net-host", "--user", user]
             options += [f"--env={k}={v}" for k, v in given.items()]
             options += [f"--mount={m}" for m in ("type=tmpfs,src=tmpfs,dst=/tmp,options=rw:mode=1777", *mounts)]
             script = 'log=$1; shift; exec "$@" >"$log" 2>&1'
