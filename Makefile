@@ -4,7 +4,7 @@ SHELL := /bin/bash
 export UV_PYTHON_DOWNLOADS := never
 RUN := .venv/bin
 
-.PHONY: help demo test lint crds down bench-reconcile bench-gate bench-autoscale bench-autoscale-live bench-gateway bench-loss clean
+.PHONY: help demo test lint crds down test-loader bench-reconcile bench-gate bench-autoscale bench-autoscale-live bench-gateway bench-loss clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -25,6 +25,9 @@ crds: .venv/ready ## write what is generated from the models: crds/, the chart's
 	$(RUN)/falcon-operator crds --out crds
 	$(RUN)/falcon-operator crds --chart --out charts/falcon-operator/templates/crds
 	$(RUN)/python docs/fields.py
+
+test-loader: .venv/ready ## older vLLM on CPU loads an NVFP4 checkpoint with our plugin; VERSIONS="0.13.0" for some; 1 GB each
+	@tests/loader/run $(VERSIONS)
 
 bench-reconcile: .venv/ready ## latency, writes and memory of the operator on the real API server
 	@benchmarks/run reconcile

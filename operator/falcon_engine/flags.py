@@ -28,7 +28,7 @@ def argv(intent: Intent, profile: Profile, model: str, *, nvfp4: bool = True) ->
     args += ["--max-model-len", str(intent.max_model_len), "--max-num-seqs", str(intent.max_num_seqs)]
     if intent.tensor_parallel_size > 1:
         args += ["--tensor-parallel-size", str(intent.tensor_parallel_size)]
-    args += _cpu(intent, profile) if cpu else _cuda(intent, profile, nvfp4)
+    args += (_cpu if cpu else _cuda)(intent, profile, nvfp4)
     if intent.reasoning_parser:
         args += ["--reasoning-parser", intent.reasoning_parser]
     if intent.tool_call_parser:
@@ -47,7 +47,7 @@ def notes(intent: Intent, profile: Profile) -> list[str]:
     said = []
     if intent.device == "cpu":
         if intent.kv_cache_dtype != "auto":
-            said.append(f"kvCacheDtype {intent.kv_cache_dtype} becomes auto: not every CPU has the kernels for it")
+            said.append(f"kvCacheDtype {intent.kv_cache_dtype} has no effect: not every CPU has the kernels for it")
         if intent.prefix_caching and not profile.fact("cpuPrefixCaching"):
             said.append(f"prefixCaching is off on CPU: {profile.facts['cpuPrefixCaching']['source']}")
         if not _given(intent, "--kv-cache-memory-bytes"):
@@ -92,9 +92,10 @@ def _cuda(intent: Intent, profile: Profile, nvfp4: bool) -> list[str]:
     return args
 
 
-def _cpu(intent: Intent, profile: Profile) -> list[str]:
+def _cpu(intent: Intent, profile: Profile, nvfp4: bool) -> list[str]:
     caching = intent.prefix_caching and profile.fact("cpuPrefixCaching")
-    args = ["--kv-cache-dtype", "auto", "--enforce-eager"]
+    # With auto the cache would be what such a checkpoint asks for: FP8.
+    args = ["--kv-cache-dtype", "bfloat16" if nvfp4 else "auto", "--enforce-eager"]
     args += ["--enable-prefix-caching" if caching else "--no-enable-prefix-caching"]
     if not _given(intent, "--kv-cache-memory-bytes"):
         args += ["--kv-cache-memory-bytes", str(CPU_CACHE_BYTES)]

@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 VARIABLE = "FALCON_INTENT"
+# Where the engine listens, for those who run the image without an operator; what the operator writes has no such.
+PORT_VARIABLE = "FALCON_PORT"
 
 DEVICES = ("cuda", "cpu")
 SOURCE_KINDS = ("baked", "volume", "oci", "huggingFace")
@@ -57,6 +59,17 @@ class Intent:
     def to_json(self) -> str:
         """Compact JSON with a fixed order of keys, so that the same intent is always the same text."""
         return json.dumps({_camel(k): v for k, v in asdict(self).items()}, separators=(",", ":"), ensure_ascii=False)
+
+    @staticmethod
+    def from_environ(environ: Mapping[str, str]) -> "Intent":
+        """The intent of a container's variables. Raises `IntentError`."""
+        intent = Intent.from_json(environ.get(VARIABLE, ""))
+        port = environ.get(PORT_VARIABLE)
+        if not port:
+            return intent
+        if not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65535:
+            raise IntentError(f"{PORT_VARIABLE} must be 1 to 65535, not {_shown(port)}")
+        return replace(intent, port=int(port))
 
     @staticmethod
     def from_json(text: str) -> "Intent":

@@ -7,7 +7,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from falcon_engine import checkpoint, drain, extra, flags, gpus, locate, profiles, repair, sequences, serving, watch
+from falcon_engine import (
+    checkpoint,
+    drain,
+    extra,
+    flags,
+    gpus,
+    loader,
+    locate,
+    plugins,
+    profiles,
+    repair,
+    sequences,
+    serving,
+    watch,
+)
 from falcon_engine.attend import Attendant, Prepared, refuse
 from falcon_engine.checkpoint import Checkpoint
 from falcon_engine.child import hold_signals, stop_pending
@@ -41,7 +55,7 @@ def version() -> int:
 def drain_hook() -> int:
     """Wait for running requests; never a failure, which the kubelet would report as one of the pod."""
     try:
-        drain.drain(Intent.from_json(os.environ.get(VARIABLE, "")), log)
+        drain.drain(Intent.from_environ(os.environ), log)
     except IntentError as e:
         log(f"not draining: {e}")
     return 0
@@ -68,7 +82,7 @@ def serve() -> int:
 def read_intent() -> Intent:
     """What the operator asks for."""
     try:
-        return Intent.from_json(os.environ.get(VARIABLE, ""))
+        return Intent.from_environ(os.environ)
     except IntentError as e:
         hint = f"{VARIABLE} is written by the operator; launcher and operator must be of one version."
         raise Refusal(Diagnosis("EngineStartFailed", f"{e}.", hint, CONFIGURATION_EXIT)) from None
@@ -104,8 +118,7 @@ def compose(intent: Intent, engine: locate.Engine, stated: str | None, report: R
     report.put(version=stated, profile=profile.file.removesuffix(".json"), max_num_seqs=intent.max_num_seqs)
     for warning in extra.check(intent.extra_args, profile, stated, exact):
         log(f"warning: {warning}")
-    # Whether an old image's loader is patched is not looked at yet, and a patched one wants its checkpoint as it is.
-    state = "patched" if (profiles.parse(profile.version) or (0, 0)) < (0, 24) else "stock"
+    state = loader.state(profile, engine.package)
     given, model = find_model(intent, profile, Loader.of(state, profile, intent.device))
     directory, nvfp4 = (given.path, given.nvfp4) if given else (None, False)
     repaired = {"source": given.source, "repaired": list(given.repaired)} if given and given.repaired else {}
@@ -121,7 +134,8 @@ def compose(intent: Intent, engine: locate.Engine, stated: str | None, report: R
         log(f"warning: maxNumSeqs {clamped.asked} becomes {clamped.given}: {clamped.why}")
         report.put(clamped=clamped, max_num_seqs=clamped.given)
     lowered = sequences.lowered(intent, clamped)
-    prepared = Prepared(lowered, intent.max_num_seqs, engine.command, profile, stated, model, nvfp4)
+    environ = plugins.prepare(intent, profile, engine, nvfp4 if directory else None, os.environ, log)
+    prepared = Prepared(lowered, intent.max_num_seqs, engine.command, profile, stated, model, nvfp4, environ)
     flags.argv(prepared.intent, profile, model, nvfp4=nvfp4)  # refuses what this version lacks
     for note in flags.notes(intent, profile):
         log(note)

@@ -13,10 +13,11 @@ _MODULE = "vllm.entrypoints.cli.main"
 
 @dataclass(frozen=True)
 class Engine:
-    """How to start the engine, and what it calls itself."""
+    """How to start the engine, what it calls itself, and the folder of its package where that is known."""
 
     command: tuple[str, ...]
     version: str | None
+    package: str | None = None
 
 
 def locate() -> Engine | None:
@@ -26,9 +27,9 @@ def locate() -> Engine | None:
         if Path(folder, *_MODULE.split(".")[1:]).with_suffix(".py").is_file():
             # Without -P the working directory would come before the installed packages.
             safe = ("-P",) if sys.version_info >= (3, 11) else ()
-            return Engine((sys.executable, *safe, "-m", _MODULE), _version())
+            return Engine((sys.executable, *safe, "-m", _MODULE), _version(), folder)
     program = shutil.which("vllm")
-    return Engine((program,), _version_of(program)) if program else None
+    return Engine((program,), *_asked(program)) if program else None
 
 
 def _version() -> str | None:
@@ -38,16 +39,20 @@ def _version() -> str | None:
         return None
 
 
-def _version_of(program: str) -> str | None:
-    """What the interpreter in the program's first line knows of vllm."""
+def _asked(program: str) -> tuple[str | None, str | None]:
+    """What the interpreter in the program's first line knows of vllm: its version, and where it is."""
     try:
         with open(program, "rb") as file:
             first = file.readline(500).decode("utf-8", "replace")
         if not first.startswith("#!"):
-            return None
-        question = "import importlib.metadata as m; print(m.version('vllm'))"
+            return None, None
+        question = (
+            "import importlib.metadata as m, importlib.util as u; print(m.version('vllm'));"
+            "s = u.find_spec('vllm'); print(*(s and s.submodule_search_locations or ()), sep='\\n')"
+        )
         command = [*first[2:].split(), "-c", question]
         answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     except (OSError, subprocess.SubprocessError):
-        return None
-    return answer.stdout.strip() or None if answer.returncode == 0 else None
+        return None, None
+    version, folder, *_ = [*answer.stdout.splitlines(), "", ""]
+    return (version or None, folder or None) if answer.returncode == 0 else (None, None)

@@ -1,10 +1,11 @@
-"""The package as one file: always the same bytes, small enough for a ConfigMap, and for Python 3.10."""
+"""The launcher as one file: always the same bytes, small enough for a ConfigMap, and for Python 3.10."""
 
 import ast
 import io
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -25,6 +26,12 @@ def _python310() -> str | None:
     return None
 
 
+def project_version() -> str:
+    """What pyproject.toml says."""
+    project = tomllib.loads((PACKAGE.parents[1] / "pyproject.toml").read_text())["project"]
+    return str(project["version"])
+
+
 def test_the_same_package_gives_the_same_bytes() -> None:
     assert build() == build()
     assert len(build()) < 200_000  # a ConfigMap holds 1 MiB
@@ -35,7 +42,12 @@ def test_it_holds_the_package_and_nothing_else() -> None:
     assert names == sorted(names)
     assert "__main__.py" in names
     assert {f"falcon_engine/profiles/{v}.json" for v in profiles.VERSIONS} <= set(names)
-    assert all(n == "__main__.py" or n.startswith("falcon_engine/") for n in names)
+    assert {n.split("/")[0] for n in names} == {
+        "__main__.py",
+        "falcon_engine",
+        "falcon_vllm",
+        f"falcon_vllm-{project_version()}.dist-info",
+    }
     assert not any("__pycache__" in n for n in names)
 
 

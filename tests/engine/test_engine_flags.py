@@ -84,7 +84,10 @@ def test_on_cpu_nothing_of_a_gpu_is_asked_for(version: str) -> None:
     args = _rendered(version, device="cpu").split()
     assert "--enforce-eager" in args
     assert "--no-enable-prefix-caching" in args
-    assert args[args.index("--kv-cache-dtype") + 1] == "auto"
+    assert "--quantization" not in args
+    assert args[args.index("--kv-cache-dtype") + 1] == "bfloat16", "an NVFP4 checkpoint may ask for FP8"
+    plain = argv(intent(device="cpu"), profiles.load(version), "/models/falcon", nvfp4=False)
+    assert plain[plain.index("--kv-cache-dtype") + 1] == "auto"
     assert "--gpu-memory-utilization" not in args
     assert "--compilation-config" not in args
     said = " ".join(notes(intent(device="cpu"), profiles.load(version)))

@@ -86,6 +86,18 @@ def test_a_wrong_intent_is_refused_in_one_sentence(text: str, sentence: str) -> 
     assert str(refused.value).startswith(sentence)
 
 
+def test_another_port_is_taken_from_its_variable() -> None:
+    given = {"FALCON_INTENT": intent().to_json()}
+    assert Intent.from_environ(given) == Intent.from_environ({**given, "FALCON_PORT": ""}) == intent()
+    assert Intent.from_environ({**given, "FALCON_PORT": "9000"}) == intent(port=9000)
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "-1", "http", "80.5", "\u0664"])
+def test_a_variable_that_is_no_port_is_refused(port: str) -> None:
+    with pytest.raises(IntentError, match=r"^FALCON_PORT must be 1 to 65535, not "):
+        Intent.from_environ({"FALCON_INTENT": intent().to_json(), "FALCON_PORT": port})
+
+
 def test_a_missing_field_is_named() -> None:
     raw = json.loads(intent().to_json())
     for name in raw:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.world import UID, renderer
 
-from falcon_engine.intent import VARIABLE, Intent
+from falcon_engine.intent import PORT_VARIABLE, VARIABLE, Intent
 from falcon_operator.api import names
 from falcon_operator.api.spec import Spec
 from falcon_operator.desired import affinity, claims, pod, quantity
@@ -182,7 +182,8 @@ def test_a_pod_has_time_to_drain_and_to_stop() -> None:
 
 def test_the_users_variables_replace_ours_but_never_the_intent() -> None:
     env = [{"name": "HOME", "value": "/tmp"}, {"name": "EMPTY"}, {"name": "A", "value": "b"}]
-    found = variables(engine={"env": env})
+    found = variables(engine={"env": [*env, {"name": VARIABLE, "value": "{}"}, {"name": PORT_VARIABLE, "value": "1"}]})
+    assert PORT_VARIABLE not in found, "probes and Services know of the intent's port alone"
     assert (found["HOME"], found["EMPTY"], found["A"]) == ("/tmp", "", "b")
     names_of = [v["name"] for v in engine(engine={"env": env})["env"]]
     assert len(names_of) == len(set(names_of)), "server-side apply takes no name twice"

@@ -1,5 +1,6 @@
 """What a profile's file may hold. Anything else is refused with the file, the key and what is known there."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -93,6 +94,11 @@ def _mapping(member: Check) -> Check:
     return check
 
 
+def _digest(key: str, value: Any) -> None:
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9a-f]{64}", value):
+        raise ProfileError(f"{key} must be a SHA-256 in hexadecimal, not {value!r}")
+
+
 def _anything(_key: str, _value: Any) -> None:
     return None
 
@@ -161,6 +167,22 @@ FACTS: dict[str, Check] = {
             }
         ),
         empty=False,
+    ),
+    # What stock code does with an NVFP4 checkpoint of Falcon-H1; `falcon_engine.loader` says what follows.
+    # quantConfig: parts of the model that are told how they are quantized; algorithms: the values of `quant_algo` that
+    # it knows; weightsAlone: layers load without scales of activations; wholeScales: parts that come as one tensor all
+    # get its scale; marlinPads: Marlin takes any number of columns; cpuKernel: the choice of a kernel can be taken over
+    # on CPU; stock: SHA-256 of falcon_h1.py by release.
+    "loader": _record(
+        {
+            "quantConfig": _list(_one_of("mlp", "attention", "mamba", "kvScales")),
+            "algorithms": _list(_one_of("NVFP4", "W4A16_NVFP4")),
+            "weightsAlone": _SWITCH,
+            "wholeScales": _SWITCH,
+            "marlinPads": _SWITCH,
+            "cpuKernel": _SWITCH,
+            "stock": _mapping(_digest),
+        }
     ),
     # GPU architectures that the wheel's kernels are compiled for.
     "architectures": _list(_text, empty=False),

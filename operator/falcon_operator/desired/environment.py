@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from falcon_engine.intent import VARIABLE, Intent
+from falcon_engine.intent import PORT_VARIABLE, VARIABLE, Intent
 from falcon_operator.api.engine import Device
 from falcon_operator.api.spec import Spec
 from falcon_operator.desired.volumes import CACHE_DIRECTORY, HOME_DIRECTORY, MODEL_DIRECTORY
 
 
 def environment(spec: Spec, intent: Intent) -> list[dict[str, Any]]:
-    """Ours first; a variable that the user names takes the place of ours."""
+    """Ours first; a variable that the user names takes the place of ours, but for those that say what is asked."""
     own = {
         VARIABLE: intent.to_json(),
         # The user id has no entry in most images' passwd, and the image itself may be read-only.
@@ -41,7 +41,7 @@ def environment(spec: Spec, intent: Intent) -> list[dict[str, Any]]:
         secret = {"name": remote.token_secret_ref.name, "key": remote.token_secret_ref.key}
         entries["HF_TOKEN"] = {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": secret}}
     for variable in spec.engine.env:
-        if variable.name != VARIABLE:
+        if variable.name not in (VARIABLE, PORT_VARIABLE):
             entries[variable.name] = (
                 {"value": "", **variable.manifest()} if _is_plain(variable) else variable.manifest()
             )
