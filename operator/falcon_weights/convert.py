@@ -21,8 +21,8 @@ from falcon_weights.formats import Loss
 from falcon_weights.plan import Entry, ExpandError, Module, Shard
 
 _T = TypeVar("_T")
-# Numbers of a matrix at once: on a CPU what its caches hold, on a GPU what keeps it busy.
-_AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 25}
+# Numbers of a matrix at once: on a CPU what its caches hold, on a GPU what leaves its memory to others.
+_AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 22}
 
 
 class Converter:

@@ -55,6 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as e:
         progress.say(_of_system(e, given.out))
         return 1
+    except RuntimeError as e:  # what torch raises where a GPU is full or broken
+        progress.say(f"{str(e).splitlines()[0]}: expand on the CPU (--device cpu).")
+        return 1
     if report:
         progress.say(_summary(report, given.out))
     return 0
@@ -75,7 +78,8 @@ def expand(source: Path, out: Path, form: str, device: str | None = None, worker
     if not (source / "config.json").is_file():
         raise ExpandError(f"{source} is no checkpoint: it has no config.json.")
     if what := weights.problem(source):
-        raise ExpandError(f"The checkpoint {source} {what}: copy it again.")
+        way_out = "make its files readable" if "may not read" in what else "copy it again"
+        raise ExpandError(f"The checkpoint {source} {what}: {way_out}.")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():
         raise ExpandError("--device is cuda, but torch sees no GPU: use --device cpu.")

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 
 FP8_MAX = 448.0
+# Of float32.
+_BIAS, _MANTISSA_BITS = 127, 23
 # CUTLASS multiplies FP8 matrices whose sides are multiples of this. For others vLLM takes a slow kernel up to 0.25, and
 # 0.26 fails while it pads them: such a matrix stays BF16. Of Falcon-H1R-7B it is the mixer's in_proj (6,680 rows).
 FP8_ALIGNMENT = 16
@@ -50,10 +52,10 @@ def to_fp8(unscaled: torch.Tensor, scale_2: torch.Tensor) -> tuple[torch.Tensor,
     that has four significant bits stays as it is, which with any other scale hardly one would.
     """
     largest = unscaled.abs().amax(1, keepdim=True)
-    # frexp is exact where a logarithm is not; a row of zeros gets 1.
+    # By the bits of the exponent: exact, where logarithms and powers are not on every GPU. A row of zeros gets 1.
     mantissa, exponent = torch.frexp(largest / FP8_MAX)
     exponent = torch.where(mantissa == 0.5, exponent - 1, exponent)
-    power = torch.where(largest > 0, torch.ldexp(torch.ones_like(largest), exponent), torch.ones_like(largest))
+    power = ((torch.where(largest > 0, exponent, 0) + _BIAS) << _MANTISSA_BITS).view(torch.float32)
     fitted = unscaled / power
     rounded = fitted.to(torch.float8_e4m3fn)
     scale = power * scale_2
