@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 FILE_NAME = "launch.pyz"
+# What serves, and what expands weights where it serves.
+PACKAGES = ("falcon_engine", "falcon_weights")
 
 _MAIN = b"import sys\n\nfrom falcon_engine.launch import main\n\nsys.exit(main(sys.argv[1:]))\n"
 _SUFFIXES = (".py", ".json")
@@ -26,7 +28,8 @@ def build() -> bytes:
 
 
 def _files() -> Iterator[tuple[str, bytes]]:
-    package = Path(__file__).resolve().parent
-    for path in package.rglob("*"):
-        if path.suffix in _SUFFIXES and path.is_file():
-            yield path.relative_to(package.parent).as_posix(), path.read_bytes()
+    folder = Path(__file__).resolve().parent.parent
+    for package in PACKAGES:
+        for path in (folder / package).rglob("*"):
+            if path.suffix in _SUFFIXES and path.is_file():
+                yield path.relative_to(folder).as_posix(), path.read_bytes()

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from falcon_engine import checkpoint, drain, extra, flags, gpus, locate, profiles, sequences, serving, watch
+from falcon_engine import checkpoint, drain, expansion, extra, flags, gpus, locate, profiles, sequences, serving, watch
 from falcon_engine.attend import Attendant, Prepared, refuse
 from falcon_engine.child import hold_signals, stop_pending
 from falcon_engine.intent import VARIABLE, Intent, IntentError
@@ -54,6 +54,9 @@ def serve() -> int:
         prepared = prepare(intent, report)
     except Refusal as refusal:
         return refuse(refusal.diagnosis, log)
+    except expansion.Stopped:
+        log("stopped as asked, before the engine was started")
+        return 0
     if stop_pending():
         log("stopped as asked, before the engine was started")
         return 0
@@ -106,6 +109,15 @@ def compose(intent: Intent, engine: locate.Engine, stated: str | None, report: R
     report.put(gpus=found)
     for gpu in found:
         log(f"the GPU is {gpu.name} with {gpu.memory_mib or 'unknown'} MiB, driver {gpu.driver or 'unknown'}")
+    if diagnosis := gpus.refusal(found, profile, stated, False, os.environ):
+        raise Refusal(diagnosis)
+    if directory is not None:
+        given = checkpoint.Checkpoint(directory, nvfp4)
+        outcome = expansion.prepare(given, intent, profile, stated, found, engine, log)
+        report.put(compute_format=described(outcome))
+        if outcome.checkpoint != given:
+            directory = model = outcome.checkpoint.path
+            nvfp4 = outcome.checkpoint.nvfp4
     if diagnosis := gpus.refusal(found, profile, stated, nvfp4, os.environ):
         raise Refusal(diagnosis)
     clamped = sequences.foresee(intent, profile, directory, found, log)
@@ -118,6 +130,11 @@ def compose(intent: Intent, engine: locate.Engine, stated: str | None, report: R
     for note in flags.notes(intent, profile):
         log(note)
     return prepared
+
+
+def described(outcome: expansion.Outcome) -> dict[str, str | float | None]:
+    """The format that the weights are computed in, for the report."""
+    return {"format": outcome.choice.format, "why": outcome.choice.why, "seconds": outcome.seconds}
 
 
 def find_model(intent: Intent) -> tuple[str | None, str, bool]:

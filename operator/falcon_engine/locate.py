@@ -40,14 +40,28 @@ def _version() -> str | None:
 
 def _version_of(program: str) -> str | None:
     """What the interpreter in the program's first line knows of vllm."""
+    question = "import importlib.metadata as m; print(m.version('vllm'))"
     try:
-        with open(program, "rb") as file:
-            first = file.readline(500).decode("utf-8", "replace")
-        if not first.startswith("#!"):
+        python = _interpreter_of(program)
+        if python is None:
             return None
-        question = "import importlib.metadata as m; print(m.version('vllm'))"
-        command = [*first[2:].split(), "-c", question]
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        answer = subprocess.run([*python, "-c", question], capture_output=True, text=True, timeout=30, check=False)
     except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout.strip() or None if answer.returncode == 0 else None
+
+
+def _interpreter_of(program: str) -> tuple[str, ...] | None:
+    try:
+        with open(program, "rb") as file:
+            first = file.readline(500).decode("utf-8", "replace")
+    except OSError:
+        return None
+    return tuple(first[2:].split()) if first.startswith("#!") else None
+
+
+def interpreter(engine: Engine) -> tuple[str, ...]:
+    """The Python that has the engine's packages: this one, or that of the program's first line."""
+    if "-m" in engine.command:
+        return (engine.command[0],)
+    return _interpreter_of(engine.command[0]) or (sys.executable,)

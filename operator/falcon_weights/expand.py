@@ -27,6 +27,8 @@ from falcon_weights.convert import Converter, Stopped
 from falcon_weights.lock import Lock
 from falcon_weights.plan import ExpandError, Plan, plan
 
+# Exit codes besides 0, and 1 for everything else; the launcher knows them.
+NO_ROOM_EXIT, NO_PERMISSION_EXIT, STOPPED_EXIT = 3, 4, 143
 _MOST_WORKERS = 16
 # Room that is left beside the weights: tokenizer, manifest, and what the engine's own caches will want.
 _SPARE_BYTES = 64 << 20
@@ -34,7 +36,7 @@ _QUANTIZATION_FILES = ("hf_quant_config.json",)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, 1 with a sentence, or 143 after a stop signal."""
+    """Run the command line; returns the exit code; above 0 there is a sentence."""
     parser = argparse.ArgumentParser(prog="falcon_weights.expand", description=__doc__)
     parser.add_argument("source", type=Path, help="directory of the NVFP4 checkpoint")
     parser.add_argument("out", type=Path, help="directory to make")
@@ -48,13 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report = expand(given.source, given.out, given.format, given.device, given.workers)
     except (Stopped, KeyboardInterrupt):
         progress.say("stopped as asked; what was begun is removed")
-        return 143
+        return STOPPED_EXIT
     except ExpandError as e:
         progress.say(str(e))
-        return 1
+        return e.exit_code
     except OSError as e:
         progress.say(_of_system(e, given.out))
-        return 1
+        return _exit_code(e)
     except RuntimeError as e:  # what torch raises where a GPU is full or broken
         progress.say(f"{str(e).splitlines()[0]}: expand on the CPU (--device cpu).")
         return 1
@@ -197,7 +199,8 @@ def _check_room(planned: Plan, out: Path) -> None:
         way_out = f"remove {', '.join(others)} there, or give it more room" if others else "give it more room"
         raise ExpandError(
             f"{out.parent} has {free / 2**30:.1f} GiB free, and {planned.form.upper()} weights need "
-            f"{need / 2**30:.1f} GiB: {way_out}."
+            f"{need / 2**30:.1f} GiB: {way_out}.",
+            NO_ROOM_EXIT,
         )
 
 
@@ -213,6 +216,12 @@ def _of_system(error: OSError, out: Path) -> str:
             f"User {os.getuid()} may not use {where} ({error.strerror}): change its owner, or name another directory."
         )
     return f"{where}: {error.strerror or error}."
+
+
+def _exit_code(error: OSError) -> int:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return NO_ROOM_EXIT
+    return NO_PERMISSION_EXIT if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) else 1
 
 
 def _summary(report: dict[str, Any], out: Path) -> str:

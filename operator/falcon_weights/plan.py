@@ -16,6 +16,10 @@ KV_SCALES = (".k_scale", ".v_scale")
 class ExpandError(Exception):
     """Why there is no expansion: one sentence with the file, what it holds and the way out."""
 
+    def __init__(self, sentence: str, exit_code: int = 1) -> None:
+        super().__init__(sentence)
+        self.exit_code = exit_code
+
 
 @dataclass(frozen=True)
 class Module:

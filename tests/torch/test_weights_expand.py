@@ -278,7 +278,7 @@ def test_no_room_while_it_is_written(tmp_path: Path, source: Path, capfd: pytest
     out = tmp_path / "out"
     with no_file_longer_than(100_000):
         code = command.main([str(source), str(out), "--format", "bf16", "--device", "cpu"])
-    assert code == 1
+    assert code == command.NO_ROOM_EXIT
     assert "no room" in capfd.readouterr().err
     assert left_of(out) == []
 
@@ -294,7 +294,7 @@ def test_no_room_before_it_starts(tmp_path: Path, source: Path) -> None:
     ended = subprocess.run(
         ["unshare", "-m", "sh", "-c", f"{mount} && {command_line}"], env=ENVIRON, capture_output=True, text=True
     )
-    assert ended.returncode == 1
+    assert ended.returncode == command.NO_ROOM_EXIT
     assert "GiB free" in ended.stderr
     assert "remove old there" in ended.stderr
 
@@ -314,7 +314,7 @@ def test_no_permission(tmp_path: Path, source: Path, capfd: pytest.CaptureFixtur
     finally:
         if root:
             os.seteuid(0)
-    assert code == 1
+    assert code == command.NO_PERMISSION_EXIT
     assert re.search(r"User \d+ may not use .*closed", capfd.readouterr().err)
 
 
