@@ -15,6 +15,9 @@ from pkgutil import get_data
 from typing import Any
 
 from falcon_engine import profiles
+from falcon_engine.ask import Ask
+from falcon_engine.fit import fit
+from falcon_engine.gpu_memory import GIB, weights_gib
 from falcon_engine.intent import COMPUTE_FORMATS
 from falcon_engine.profiles import capability as capabilities
 from falcon_engine.shape import ModelShape
@@ -24,6 +27,8 @@ AUTO, NVFP4, FP8, BF16 = COMPUTE_FORMATS
 NATIVE_FP4 = (10, 0)
 # The first version whose loader hands the quantization to every linear of Falcon-H1 (read in 0.18, 0.26 and 0.33).
 FP8_VERSION = (0, 18)
+# Of the volume, what `Auto` leaves free: a kubelet evicts pods from a node whose disk is filled further.
+LEFT_FREE = 0.1
 # How much one must be faster than NVFP4 to be worth the room: less is what two runs differ by.
 _WORTH = 1.03
 
@@ -32,12 +37,11 @@ _WORTH = 1.03
 class Facts:
     """What is known where the decision is made; None where it is not.
 
-    `nvfp4` is whether the checkpoint is. `product` is the GPU's name, `capability` its compute capability, `version`
+    `product` is the GPU's name, `capability` its compute capability, `version`
     that of the engine. `sequences` is the load that is expected: as many at once as the engine takes.
     """
 
     device: str
-    nvfp4: bool = True
     product: str | None = None
     capability: str | None = None
     version: str | None = None
@@ -58,12 +62,10 @@ Lacks = Callable[[str], "str | None"]
 
 
 def choose(asked: str, facts: Facts, lacks: Lacks) -> Choice:
-    """The format to compute in. `lacks` is asked for each that is wanted, the fastest first.
+    """The format to compute an NVFP4 checkpoint in. `lacks` is asked for each that is wanted, the fastest first.
 
     A format that the resource names is chosen whatever it lacks: whoever makes it then says so.
     """
-    if not facts.nvfp4:
-        return Choice(NVFP4, "The checkpoint is not NVFP4: it is computed in the format that it has.")
     if asked != AUTO:
         return Choice(asked, f"engine.computeFormat says {asked}.", asked=True)
     if facts.device == "cpu":
@@ -117,9 +119,34 @@ def expanded_weights(weights: str, form: str, shape: ModelShape) -> str:
     return "fp8" if shape.in_proj_rows % 16 == 0 else "fp8-without-in-proj"
 
 
-def in_format(shape: ModelShape, form: str) -> ModelShape:
-    """The shape of the same model after its expansion."""
-    return replace(shape, weights=expanded_weights(shape.weights, form, shape))
+def in_format(wanted: Ask, form: str, shape: ModelShape) -> Ask:
+    """The ask of the same engine after the expansion of an NVFP4 model of this shape."""
+    return replace(wanted, weights=expanded_weights(wanted.weights, form, shape))
+
+
+def gpu_lacks(shape: ModelShape, profile: profiles.Profile, wanted: Ask, form: str, gpu_gib: float) -> str | None:
+    """Why a GPU does not hold the weights in this format beside a cache for as many sequences as with NVFP4."""
+    there = fit(shape, profile, in_format(wanted, form, shape), gpu_gib=gpu_gib)
+    now = fit(shape, profile, wanted, gpu_gib=gpu_gib)
+    if there.verdict == "Refused" and now.verdict != "Refused":
+        return f"its {there.weights_gib:.1f} GiB of weights leave too little of the GPU's {gpu_gib:.1f} GiB"
+    if there.max_num_seqs < now.max_num_seqs:
+        return (
+            f"beside its {there.weights_gib:.1f} GiB of weights the GPU's {gpu_gib:.1f} GiB hold "
+            f"{there.max_num_seqs:,} sequences, and with NVFP4 {now.max_num_seqs:,}"
+        )
+    return None
+
+
+def disk_lacks(shape: ModelShape, wanted: Ask, form: str, free: float, total: float) -> str | None:
+    """Why a volume with so many bytes does not do for the expansion, to be read after its name."""
+    need = weights_gib(shape, replace(in_format(wanted, form, shape), tensor_parallel_size=1, device="cpu")) * GIB
+    if free - need >= LEFT_FREE * total:
+        return None
+    return (
+        f"has {free / GIB:.1f} of {total / GIB:.1f} GiB free, and it needs {need / GIB:.1f} GiB and leaves a tenth "
+        "free (spec.cache)"
+    )
 
 
 def _version_lacks(form: str, version: str | None) -> str | None:

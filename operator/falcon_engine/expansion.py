@@ -13,16 +13,13 @@ from pathlib import Path
 from falcon_engine import ask, compute_format, expanded, gpus, locate, shape, tensors
 from falcon_engine.checkpoint import Checkpoint
 from falcon_engine.child import Child
-from falcon_engine.compute_format import NVFP4, Choice, Facts
-from falcon_engine.fit import Fit, fit, visible_gib
-from falcon_engine.gpu_memory import GIB, weights_gib
+from falcon_engine.compute_format import AUTO, NVFP4, Choice, Facts
+from falcon_engine.fit import visible_gib
 from falcon_engine.gpus import Gpu
 from falcon_engine.intent import Intent
 from falcon_engine.profiles import Profile
 from falcon_engine.signatures import CONFIGURATION_EXIT, Diagnosis, Refusal
 
-# Of the volume, what `Auto` leaves free: a kubelet evicts pods from a node whose disk is filled further.
-_LEFT_FREE = 0.1
 # How long an expansion may take to remove what it began.
 _STOP_SECONDS = 20.0
 # What `falcon_weights.expand` ends with, and the reason that it stands for.
@@ -35,11 +32,20 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the engine is to load, why in this format, and what making it took: seconds, 0 where it was in the cache."""
+    """What the engine is to load, and why in this format: None for a checkpoint that is not NVFP4.
+
+    `seconds` is what making it took, 0 where it was in the cache.
+    """
 
     checkpoint: Checkpoint
-    choice: Choice
+    choice: Choice | None = None
     seconds: float | None = None
+
+    def described(self) -> dict[str, str | float | None] | None:
+        """For the report."""
+        if self.choice is None:
+            return None
+        return {"format": self.choice.format, "why": self.choice.why, "seconds": self.seconds}
 
 
 def cache_directory(environ: Mapping[str, str]) -> Path:
@@ -64,12 +70,16 @@ def prepare(
     Raises `Refusal` where the resource names a format that cannot be had, `Stopped` after a stop signal. What `Auto`
     would take and cannot have is a warning, and the checkpoint stays as it is.
     """
+    if not found.nvfp4:
+        if intent.compute_format not in (AUTO, NVFP4):
+            log(f"warning: computeFormat {intent.compute_format} has no effect: the checkpoint is not NVFP4")
+        return Outcome(found)
     cache = cache_directory(os.environ)
     source = Path(found.path)
     room = _Room(cache, source, intent, profile, seen)
-    choice = compute_format.choose(intent.compute_format, _facts(found, intent, version, seen), room.lacks)
+    choice = compute_format.choose(intent.compute_format, _facts(intent, version, seen), room.lacks)
     log(f"weights are computed in {choice.format}: {choice.why}")
-    if choice.format == NVFP4 or not found.nvfp4:
+    if choice.format == NVFP4:
         return Outcome(found, choice)
     began = time.monotonic()
     try:
@@ -87,11 +97,10 @@ def prepare(
     return Outcome(Checkpoint(str(out), nvfp4=False), Choice(choice.format, why, choice.asked), made)
 
 
-def _facts(found: Checkpoint, intent: Intent, version: str | None, seen: Sequence[Gpu]) -> Facts:
+def _facts(intent: Intent, version: str | None, seen: Sequence[Gpu]) -> Facts:
     first = seen[0] if seen and len({gpu.capability for gpu in seen}) == 1 else None
     return Facts(
         device=intent.device,
-        nvfp4=found.nvfp4,
         product=first.name if first else None,
         capability=first.capability if first else None,
         version=version,
@@ -135,37 +144,16 @@ class _Room:
             return f"{self._cache} cannot be used ({getattr(e, 'strerror', None) or e})"
         if not os.access(self._cache, os.W_OK | os.X_OK):
             return f"user {os.getuid()} may not write to {self._cache}"
-        wanted = ask.from_intent(self._intent, self._profile, compute_format.in_format(self._shape, form).weights)
-        need = weights_gib(self._shape, wanted) * self._intent.tensor_parallel_size * GIB
-        if disk.free - need < _LEFT_FREE * disk.total:
-            return (
-                f"{self._cache} has {disk.free / GIB:.1f} of {disk.total / GIB:.1f} GiB free, and it needs "
-                f"{need / GIB:.1f} GiB and leaves a tenth free (spec.cache)"
-            )
-        return None
+        wanted = ask.from_intent(self._intent, self._profile, self._shape.weights)
+        lacks = compute_format.disk_lacks(self._shape, wanted, form, disk.free, disk.total)
+        return f"{self._cache} {lacks}" if lacks else None
 
     def _gpu_lacks(self, form: str) -> str | None:
         if self._mib is None or "blockRules" not in self._profile.facts:
             return None
         visible = visible_gib(self._mib, mig="/mig-" in (self._intent.gpu_resource or ""))
-        return gpu_lacks(self._shape, self._profile, self._intent, form, visible)
-
-
-def gpu_lacks(model: shape.ModelShape, profile: Profile, intent: Intent, form: str, gpu_gib: float) -> str | None:
-    """Why a GPU does not hold the weights in this format beside a cache for as many sequences as with NVFP4."""
-
-    def held(weights: str) -> Fit:
-        return fit(model, profile, ask.from_intent(intent, profile, weights), gpu_gib=gpu_gib)
-
-    there, now = held(compute_format.expanded_weights(model.weights, form, model)), held(model.weights)
-    if there.verdict == "Refused" and now.verdict != "Refused":
-        return f"its {there.weights_gib:.1f} GiB of weights leave too little of the GPU's {gpu_gib:.1f} GiB"
-    if there.max_num_seqs < now.max_num_seqs:
-        return (
-            f"beside its {there.weights_gib:.1f} GiB of weights the GPU's {gpu_gib:.1f} GiB hold "
-            f"{there.max_num_seqs:,} sequences, and with NVFP4 {now.max_num_seqs:,}"
-        )
-    return None
+        wanted = ask.from_intent(self._intent, self._profile, self._shape.weights)
+        return compute_format.gpu_lacks(self._shape, self._profile, wanted, form, visible)
 
 
 class _Failed(Exception):

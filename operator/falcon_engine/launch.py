@@ -114,7 +114,7 @@ def compose(intent: Intent, engine: locate.Engine, stated: str | None, report: R
     if directory is not None:
         given = checkpoint.Checkpoint(directory, nvfp4)
         outcome = expansion.prepare(given, intent, profile, stated, found, engine, log)
-        report.put(compute_format=described(outcome))
+        report.put(compute_format=outcome.described())
         if outcome.checkpoint != given:
             directory = model = outcome.checkpoint.path
             nvfp4 = outcome.checkpoint.nvfp4
@@ -130,11 +130,6 @@ def compose(intent: Intent, engine: locate.Engine, stated: str | None, report: R
     for note in flags.notes(intent, profile):
         log(note)
     return prepared
-
-
-def described(outcome: expansion.Outcome) -> dict[str, str | float | None]:
-    """The format that the weights are computed in, for the report."""
-    return {"format": outcome.choice.format, "why": outcome.choice.why, "seconds": outcome.seconds}
 
 
 def find_model(intent: Intent) -> tuple[str | None, str, bool]:

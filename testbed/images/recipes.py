@@ -69,7 +69,7 @@ IMAGES = {
         Image(
             "serving-cpu",
             "images/serving/Dockerfile",
-            ("operator/falcon_engine",),
+            ("operator/falcon_engine", "operator/falcon_weights"),
             needs=(("BASE", "vllm-cpu"), ("MODEL", "tiny-model")),
             below="vllm-cpu",
             tag="v0.32.0",

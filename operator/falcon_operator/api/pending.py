@@ -6,7 +6,6 @@ from falcon_operator.api.spec import Spec
 # Dotted names as users write them.
 PENDING_FIELDS: tuple[str, ...] = (
     "model.checkpoint",
-    "engine.computeFormat",
     "monitoring.podMonitor",
 )
 
