@@ -16,7 +16,7 @@ from typing import Any
 
 from falcon_engine import profiles
 from falcon_engine.ask import Ask
-from falcon_engine.fit import fit
+from falcon_engine.fit import Fit, fit
 from falcon_engine.gpu_memory import GIB, weights_gib
 from falcon_engine.intent import COMPUTE_FORMATS
 from falcon_engine.profiles import capability as capabilities
@@ -130,12 +130,18 @@ def gpu_lacks(shape: ModelShape, profile: profiles.Profile, wanted: Ask, form: s
     now = fit(shape, profile, wanted, gpu_gib=gpu_gib)
     if there.verdict == "Refused" and now.verdict != "Refused":
         return f"its {there.weights_gib:.1f} GiB of weights leave too little of the GPU's {gpu_gib:.1f} GiB"
-    if there.max_num_seqs < now.max_num_seqs:
+    fewer, many = _at_once(there), _at_once(now)
+    if fewer < many:
         return (
-            f"beside its {there.weights_gib:.1f} GiB of weights the GPU's {gpu_gib:.1f} GiB hold "
-            f"{there.max_num_seqs:,} sequences, and with NVFP4 {now.max_num_seqs:,}"
+            f"beside its {there.weights_gib:.1f} GiB of weights the GPU's {gpu_gib:.1f} GiB hold {fewer:,} sequences "
+            f"at once, and with NVFP4 {many:,}"
         )
     return None
+
+
+def _at_once(held: Fit) -> int:
+    """Short sequences that run at once."""
+    return min(held.max_num_seqs, held.sequences[0][1] if held.sequences else 0)
 
 
 def disk_lacks(shape: ModelShape, wanted: Ask, form: str, free: float, total: float) -> str | None:

@@ -118,6 +118,7 @@ def compose(intent: Intent, engine: locate.Engine, stated: str | None, report: R
         if outcome.checkpoint != given:
             directory = model = outcome.checkpoint.path
             nvfp4 = outcome.checkpoint.nvfp4
+            report.put(checkpoint={"path": model, "nvfp4": nvfp4})
     if diagnosis := gpus.refusal(found, profile, stated, nvfp4, os.environ):
         raise Refusal(diagnosis)
     clamped = sequences.foresee(intent, profile, directory, found, log)

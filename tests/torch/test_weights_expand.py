@@ -48,7 +48,8 @@ FORMS = pytest.mark.parametrize("form", expanded.FORMATS)
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    return nvfp4_checkpoint.write(tmp_path / "source")
+    made: Path = nvfp4_checkpoint.write(tmp_path / "source")
+    return made
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -57,7 +58,7 @@ def contents(directory: Path) -> dict[str, bytes]:
 
 
 def loaded(directory: Path) -> dict[str, torch.Tensor]:
-    found = {}
+    found: dict[str, torch.Tensor] = {}
     for file in tensors.shards(directory):
         with safe_open(file, "pt") as stream:
             found |= {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (it is no mapping)
