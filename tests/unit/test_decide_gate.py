@@ -14,9 +14,9 @@ CASES: list[Any] = [
         {"model": {"checkpoint": "AsIs"}}, "NotYetImplemented", ("spec.model.checkpoint",), id="not-implemented"
     ),
     pytest.param(
-        {"monitoring": {"podMonitor": "Off"}, "engine": {"computeFormat": "FP8"}},
+        {"monitoring": {"podMonitor": "Off"}, "model": {"checkpoint": "Check"}},
         "NotYetImplemented",
-        ("spec.engine.computeFormat", "spec.monitoring.podMonitor"),
+        ("spec.model.checkpoint", "spec.monitoring.podMonitor"),
         id="two-fields",
     ),
     pytest.param({"engine": {"maxModelLen": "many"}}, "InvalidSpec", ("spec.engine.maxModelLen", "many"), id="type"),
