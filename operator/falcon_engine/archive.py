@@ -11,11 +11,11 @@ from pathlib import Path
 from falcon_engine import plugins
 
 FILE_NAME = "launch.pyz"
+# What serves, what expands weights where it serves, and what vLLM imports.
+PACKAGES = ("falcon_engine", "falcon_weights", "falcon_vllm")
 
 _MAIN = b"import sys\n\nfrom falcon_engine.launch import main\n\nsys.exit(main(sys.argv[1:]))\n"
 _SUFFIXES = (".py", ".json")
-# What serves, and what vLLM imports.
-PACKAGES = ("falcon_engine", "falcon_vllm")
 _VERSION = "0.1.0"  # the project's
 # The earliest time a zip can hold: the bytes must depend on the content alone.
 _TIMESTAMP = (1980, 1, 1, 0, 0, 0)

@@ -23,7 +23,7 @@ def argv(intent: Intent, profile: Profile, model: str, *, nvfp4: bool = True) ->
     cpu = intent.device == "cpu"
     args = ["serve", model, "--served-model-name", *intent.names]
     args += ["--host", "0.0.0.0", "--port", str(intent.port)]
-    if intent.source.kind == "huggingFace" and intent.source.revision:
+    if model == intent.source.repository and intent.source.revision:
         args += ["--revision", intent.source.revision, "--tokenizer-revision", intent.source.revision]
     args += ["--max-model-len", str(intent.max_model_len), "--max-num-seqs", str(intent.max_num_seqs)]
     if intent.tensor_parallel_size > 1:

@@ -18,13 +18,16 @@ GIB = 1 << 30
 
 # Bytes of a weight of the layers' linears. NVFP4 has half a byte and a scale of one byte for 16 weights.
 _NVFP4, _FP8, _BF16 = 0.5625, 1.0, 2.0
-# Attention, MLP, mixer.
+# Attention, MLP, the mixer's in_proj and its out_proj.
 FORMATS = {
-    "nvfp4": (_NVFP4, _NVFP4, _NVFP4),
-    "nvfp4-linears-without-mamba": (_NVFP4, _NVFP4, _BF16),
-    "nvfp4-mlp": (_BF16, _NVFP4, _BF16),
-    "fp8": (_FP8, _FP8, _FP8),
-    "bf16": (_BF16, _BF16, _BF16),
+    "nvfp4": (_NVFP4, _NVFP4, _NVFP4, _NVFP4),
+    "nvfp4-linears-without-mamba": (_NVFP4, _NVFP4, _BF16, _BF16),
+    "nvfp4-mlp": (_BF16, _NVFP4, _BF16, _BF16),
+    "fp8": (_FP8, _FP8, _FP8, _FP8),
+    "fp8-without-in-proj": (_FP8, _FP8, _BF16, _FP8),
+    "fp8-without-mamba": (_FP8, _FP8, _BF16, _BF16),
+    "fp8-mlp": (_BF16, _FP8, _BF16, _BF16),
+    "bf16": (_BF16, _BF16, _BF16, _BF16),
 }
 # NVFP4 on a GPU: padded columns and a workspace (measured: 5.19 GiB loaded).
 _NVFP4_EXTRA = 0.02
@@ -41,15 +44,15 @@ _MOST_CAPTURED = 512
 
 def weights_gib(shape: ModelShape, ask: Ask) -> float:
     """GiB of weights on one GPU, as in the log line "Model loading took"."""
-    attention_rate, mlp_rate, mixer_rate = FORMATS[ask.weights]
+    attention_rate, mlp_rate, in_rate, out_rate = FORMATS[ask.weights]
     hidden = shape.hidden_size
     heads = shape.attention_heads * shape.head_dim
     attention = hidden * (2 * heads + 2 * shape.kv_heads * shape.head_dim)
     mlp = 3 * hidden * shape.intermediate_size
     columns = shape.mamba_d_ssm + 2 * shape.mamba_groups * shape.mamba_d_state
-    mixer = hidden * (shape.mamba_d_ssm + columns + shape.mamba_heads) + shape.mamba_d_ssm * hidden
+    mixer = hidden * (shape.in_proj_rows * in_rate + shape.mamba_d_ssm * out_rate)
     small = 2.0 * (columns * (shape.mamba_d_conv + 1) + 3 * shape.mamba_heads + 2 * hidden)
-    layer = attention * attention_rate + mlp * mlp_rate + mixer * mixer_rate + small
+    layer = attention * attention_rate + mlp * mlp_rate + mixer + small
     embeddings = 2.0 * shape.vocab_size * hidden * (1 if shape.tied_embeddings else 2)
     shared = (layer * shape.layers + embeddings) / ask.tensor_parallel_size
     if ask.device == "cpu":

@@ -13,6 +13,7 @@ DEVICES = ("cuda", "cpu")
 SOURCE_KINDS = ("baked", "volume", "oci", "huggingFace")
 CHECKPOINT_MODES = ("Repair", "Check", "AsIs")
 FITS = ("Clamp", "Refuse")
+COMPUTE_FORMATS = ("Auto", "NVFP4", "FP8", "BF16")
 
 
 class IntentError(ValueError):
@@ -45,6 +46,7 @@ class Intent:
     gpu_memory_utilization: float
     kv_cache_dtype: str
     prefix_caching: bool
+    compute_format: str
     cuda_graph_mode: str
     reasoning_parser: str | None
     tool_call_parser: str | None
@@ -119,6 +121,7 @@ _INTENT: dict[str, Any] = {
     "gpu_memory_utilization": _NUMBER,
     "kv_cache_dtype": _STRING,
     "prefix_caching": _BOOLEAN,
+    "compute_format": _STRING,
     "cuda_graph_mode": _STRING,
     "reasoning_parser": _STRING_OR_NULL,
     "tool_call_parser": _STRING_OR_NULL,
@@ -159,6 +162,7 @@ def _check_values(intent: Intent) -> None:
         ("source.kind", intent.source.kind, SOURCE_KINDS),
         ("checkpoint", intent.checkpoint, CHECKPOINT_MODES),
         ("fit", intent.fit, FITS),
+        ("computeFormat", intent.compute_format, COMPUTE_FORMATS),
     ):
         if value not in allowed:
             raise IntentError(f"intent.{key} must be one of {', '.join(allowed)}, not {_shown(value)}")

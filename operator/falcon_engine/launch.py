@@ -10,6 +10,7 @@ from pathlib import Path
 from falcon_engine import (
     checkpoint,
     drain,
+    expansion,
     extra,
     flags,
     gpus,
@@ -72,6 +73,9 @@ def serve() -> int:
         prepared = prepare(intent, report)
     except Refusal as refusal:
         return refuse(refusal.diagnosis, log)
+    except expansion.Stopped:
+        log("stopped as asked, before the engine was started")
+        return 0
     if stop_pending():
         log("stopped as asked, before the engine was started")
         return 0
@@ -127,6 +131,15 @@ def compose(intent: Intent, engine: locate.Engine, stated: str | None, report: R
     report.put(gpus=found)
     for gpu in found:
         log(f"the GPU is {gpu.name} with {gpu.memory_mib or 'unknown'} MiB, driver {gpu.driver or 'unknown'}")
+    if diagnosis := gpus.refusal(found, profile, stated, False, os.environ):
+        raise Refusal(diagnosis)
+    if given is not None:
+        outcome = expansion.prepare(given, intent, profile, stated, found, engine, log)
+        report.put(compute_format=outcome.described())
+        if outcome.checkpoint != given:
+            directory = model = outcome.checkpoint.path
+            nvfp4 = outcome.checkpoint.nvfp4
+            report.put(checkpoint={"path": model, "nvfp4": nvfp4})
     if diagnosis := gpus.refusal(found, profile, stated, nvfp4, os.environ):
         raise Refusal(diagnosis)
     clamped = sequences.foresee(intent, profile, directory, found, log)

@@ -41,18 +41,32 @@ def _version() -> str | None:
 
 def _asked(program: str) -> tuple[str | None, str | None]:
     """What the interpreter in the program's first line knows of vllm: its version, and where it is."""
+    question = (
+        "import importlib.metadata as m, importlib.util as u; print(m.version('vllm'));"
+        "s = u.find_spec('vllm'); print(*(s and s.submodule_search_locations or ()), sep='\\n')"
+    )
+    python = _interpreter_of(program)
+    if python is None:
+        return None, None
     try:
-        with open(program, "rb") as file:
-            first = file.readline(500).decode("utf-8", "replace")
-        if not first.startswith("#!"):
-            return None, None
-        question = (
-            "import importlib.metadata as m, importlib.util as u; print(m.version('vllm'));"
-            "s = u.find_spec('vllm'); print(*(s and s.submodule_search_locations or ()), sep='\\n')"
-        )
-        command = [*first[2:].split(), "-c", question]
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        answer = subprocess.run([*python, "-c", question], capture_output=True, text=True, timeout=30, check=False)
     except (OSError, subprocess.SubprocessError):
         return None, None
     version, folder, *_ = [*answer.stdout.splitlines(), "", ""]
     return (version or None, folder or None) if answer.returncode == 0 else (None, None)
+
+
+def _interpreter_of(program: str) -> tuple[str, ...] | None:
+    try:
+        with open(program, "rb") as file:
+            first = file.readline(500).decode("utf-8", "replace")
+    except OSError:
+        return None
+    return tuple(first[2:].split()) if first.startswith("#!") else None
+
+
+def interpreter(engine: Engine) -> tuple[str, ...]:
+    """The Python that has the engine's packages: this one, or that of the program's first line."""
+    if "-m" in engine.command:
+        return (engine.command[0],)
+    return _interpreter_of(engine.command[0]) or (sys.executable,)

@@ -54,7 +54,7 @@ class Report:
         return self._clock() - self._begin
 
     def put(self, **values: Any) -> None:
-        """Note what the preparation found: version, profile, max_num_seqs, checkpoint, gpus, clamped."""
+        """Note what was found: version, profile, max_num_seqs, checkpoint, compute_format, gpus, clamped."""
         with self._lock:
             self._values.update(values)
 
@@ -106,6 +106,7 @@ class Report:
                     "maxNumSeqs": values["max_num_seqs"],
                 },
                 "checkpoint": values.get("checkpoint"),
+                "computeFormat": values.get("compute_format"),
                 "gpus": [_gpu(gpu) for gpu in values.get("gpus", ())],
                 "clamped": asdict(values["clamped"]) if values.get("clamped") else None,
                 "capacity": capacity

@@ -25,7 +25,8 @@ class ModelShape:
     """Sizes of a Falcon-H1 model; every layer has attention and a Mamba-2 mixer side by side.
 
     `weights` is the checkpoint's format: `bf16`, `fp8`, `nvfp4` (every linear of the layers),
-    `nvfp4-linears-without-mamba` (the mixer stays BF16), or `nvfp4-mlp` (only the MLP is quantized).
+    `nvfp4-linears-without-mamba` (the mixer stays BF16), `nvfp4-mlp` (only the MLP is quantized), and of FP8
+    `fp8-without-mamba`, `fp8-mlp` and `fp8-without-in-proj` (that of the mixer stays BF16).
     `kv_cache_dtype` is what `--kv-cache-dtype auto` becomes: `fp8` where the checkpoint asks for it, else `auto`.
     """
 
@@ -47,6 +48,11 @@ class ModelShape:
     max_positions: int
     weights: str = "bf16"
     kv_cache_dtype: str = "auto"
+
+    @property
+    def in_proj_rows(self) -> int:
+        """Columns that a mixer's first projection gives: gate, input, B, C and a time step for each head."""
+        return 2 * self.mamba_d_ssm + 2 * self.mamba_groups * self.mamba_d_state + self.mamba_heads
 
 
 FALCON_H1R_7B = ModelShape(
@@ -193,6 +199,8 @@ def _quantization(config: Mapping[Any, Any]) -> tuple[str, str]:
     if "fp4" in algorithm:
         excluded = [*_patterns(inner.get("exclude_modules")), *_patterns(inner.get("ignore"))]
         return _nvfp4(excluded), kv_dtype
+    if "float-quantized" in algorithm and inner.get("config_groups"):
+        return _fp8(_patterns(inner.get("ignore"))), kv_dtype
     return ("fp8" if "fp8" in algorithm else "bf16"), kv_dtype
 
 
@@ -211,6 +219,19 @@ def _nvfp4(excluded: list[str]) -> str:
         return "nvfp4"
     attention = left_out("model.layers.0.o_proj", "model.layers.0.self_attn.o_proj")
     return "nvfp4-mlp" if attention else "nvfp4-linears-without-mamba"
+
+
+def _fp8(ignored: list[str]) -> str:
+    """Which linears are FP8, by what is left out; patterns are only looked through for names, not run."""
+
+    def left_out(*words: str) -> bool:
+        return any(word in pattern for word in words for pattern in ignored)
+
+    if not left_out("in_proj", "mamba", "mixer"):
+        return "fp8"
+    if not left_out("out_proj"):
+        return "fp8-without-in-proj"
+    return "fp8-mlp" if left_out("o_proj", "self_attn") else "fp8-without-mamba"
 
 
 def _shown(value: object) -> str:

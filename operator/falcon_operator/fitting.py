@@ -6,12 +6,17 @@ import json
 from dataclasses import dataclass
 
 from falcon_engine import ask as asks
-from falcon_engine import profiles, shape
+from falcon_engine import compute_format, profiles, shape
+from falcon_engine.compute_format import Choice
 from falcon_engine.fit import Fit, fit
-from falcon_operator import manifests
+from falcon_engine.intent import Intent
+from falcon_engine.profiles import Profile
+from falcon_engine.shape import ModelShape
+from falcon_operator import gpus, manifests
 from falcon_operator.api.config import OperatorConfig
 from falcon_operator.api.lifecycle import Fit as Policy
 from falcon_operator.api.resource import InvalidResourceError, parse
+from falcon_operator.desired import quantity
 from falcon_operator.desired.intent import intent
 
 
@@ -33,9 +38,11 @@ class Answer:
     fit: Fit
     ask: asks.Ask
     model: str
+    weights: str
     profile: str
     exact: bool
     version: str | None
+    choice: Choice | None = None
 
 
 def answer(text: str, question: Question, config: OperatorConfig) -> Answer:
@@ -58,6 +65,8 @@ def answer(text: str, question: Question, config: OperatorConfig) -> Answer:
     profile, exact = profiles.select(version) if version else (profiles.load(profiles.VERSIONS[-1]), False)
     model = shape.read(question.model_config) if question.model_config else shape.FALCON_H1R_7B
     ask = asks.from_intent(wanted, profile, model.weights)
+    choice = _choice(wanted, spec.cache.size, profile, model, ask, question)
+    ask = compute_format.in_format(ask, choice.format, model) if choice else ask
     result = fit(
         model,
         profile,
@@ -70,10 +79,38 @@ def answer(text: str, question: Question, config: OperatorConfig) -> Answer:
         fit=result,
         ask=ask,
         model=question.model_config or "Falcon-H1R-7B",
+        weights=model.weights,
         profile=profile.version,
         exact=exact,
         version=version,
+        choice=choice,
     )
+
+
+def _choice(
+    wanted: Intent, cache_size: str | None, profile: Profile, model: ModelShape, ask: asks.Ask, question: Question
+) -> Choice | None:
+    """The format that an NVFP4 checkpoint will be computed in on the GPU in question; None for another checkpoint."""
+    if not model.weights.startswith("nvfp4"):
+        return None
+    product = gpus.product(question.gpu) if question.gpu else None
+
+    def lacks(form: str) -> str | None:
+        gib = question.gpu_gib
+        if gib is not None and (problem := compute_format.gpu_lacks(model, profile, ask, form, gib)):
+            return problem
+        size = float(quantity.parse(cache_size)) if cache_size else None
+        problem = compute_format.disk_lacks(model, ask, form, size, size) if size is not None else None
+        return f"the cache {problem}" if problem else None
+
+    facts = compute_format.Facts(
+        device=wanted.device,
+        product=product,
+        capability=gpus.CAPABILITY[product] if product else None,
+        version=profile.version,
+        sequences=ask.max_num_seqs,
+    )
+    return compute_format.choose(wanted.compute_format, facts, lacks)
 
 
 def needs_memory(found: Answer, question: Question) -> bool:
@@ -96,6 +133,7 @@ def as_json(found: Answer) -> str:
             "kv_available_gib": round(result.kv_available_gib, 3),
             "max_num_seqs": result.max_num_seqs,
             "verdict": result.verdict,
+            "compute_format": found.choice.format if found.choice else None,
         }
     )
 
@@ -110,7 +148,8 @@ def as_text(found: Answer, question: Question) -> str:
     each = " on each GPU" if ask.tensor_parallel_size > 1 else ""
     caching = "on" if ask.prefix_caching else "off"
     rows = [
-        ("model", f"{found.model}, weights {ask.weights}"),
+        ("model", f"{found.model}, weights {found.weights}"),
+        *([("computed in", f"{found.choice.format}: {found.choice.why}")] if found.choice else []),
         ("GPU", "none: the engine runs on CPU" if ask.device == "cpu" else gpu),
         ("vLLM", _version(found)),
         (

@@ -26,6 +26,26 @@ VISIBLE_GIB = {
     "T4": 14.56,
     "RTX 4090": 23.52,
 }
+# Compute capabilities in NVIDIA's table.
+CAPABILITY = {
+    "GB10": "12.1",
+    "GB200": "10.0",
+    "B200": "10.0",
+    "B300": "10.3",
+    "RTX 5090": "12.0",
+    "RTX PRO 6000": "12.0",
+    "H100": "9.0",
+    "H100 NVL": "9.0",
+    "H200": "9.0",
+    "L40S": "8.9",
+    "L40": "8.9",
+    "L4": "8.9",
+    "A100 40GB": "8.0",
+    "A100 80GB": "8.0",
+    "A10": "8.6",
+    "T4": "7.5",
+    "RTX 4090": "8.9",
+}
 # What else people and node labels call them, once vendor and form are left out.
 _ALSO = {
     "h10080gb": "H100",
@@ -52,10 +72,15 @@ class UnknownGPUError(ValueError):
 
 def visible_gib(name: str) -> float:
     """GiB that vLLM sees of a GPU, by any usual way to write its name. Raises `UnknownGPUError`."""
-    known = {_key(product): product for product in VISIBLE_GIB} | _ALSO
+    return VISIBLE_GIB[product(name)]
+
+
+def product(name: str) -> str:
+    """The GPU's name as it is in `VISIBLE_GIB` and `CAPABILITY`. Raises `UnknownGPUError`."""
+    known = {_key(gpu): gpu for gpu in VISIBLE_GIB} | _ALSO
     key = _key(name)
     if key in known:
-        return VISIBLE_GIB[known[key]]
+        return known[key]
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
     guess = f" Did you mean {known[near[0]]}?" if near else ""
     raise UnknownGPUError(

@@ -69,7 +69,7 @@ IMAGES = {
         Image(
             "serving-cpu",
             "images/serving/Dockerfile",
-            ("operator/falcon_engine", "operator/falcon_vllm"),
+            ("operator/falcon_engine", "operator/falcon_weights", "operator/falcon_vllm"),
             needs=(("BASE", "vllm-cpu"), ("MODEL", "tiny-model")),
             below="vllm-cpu",
             tag="v0.32.0",

@@ -44,6 +44,7 @@ def intent(**changes: Any) -> Intent:
         "gpu_memory_utilization": 0.88,
         "kv_cache_dtype": "fp8",
         "prefix_caching": True,
+        "compute_format": "Auto",
         "cuda_graph_mode": "FULL_AND_PIECEWISE",
         "reasoning_parser": None,
         "tool_call_parser": None,

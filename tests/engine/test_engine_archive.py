@@ -13,7 +13,7 @@ import pytest
 
 import falcon_engine
 from falcon_engine import profiles
-from falcon_engine.archive import FILE_NAME, build
+from falcon_engine.archive import FILE_NAME, PACKAGES, build
 
 PACKAGE = Path(falcon_engine.__file__).parent
 
@@ -42,10 +42,10 @@ def test_it_holds_the_package_and_nothing_else() -> None:
     assert names == sorted(names)
     assert "__main__.py" in names
     assert {f"falcon_engine/profiles/{v}.json" for v in profiles.VERSIONS} <= set(names)
+    assert "falcon_weights/expand.py" in names
     assert {n.split("/")[0] for n in names} == {
         "__main__.py",
-        "falcon_engine",
-        "falcon_vllm",
+        *PACKAGES,
         f"falcon_vllm-{project_version()}.dist-info",
     }
     assert not any("__pycache__" in n for n in names)

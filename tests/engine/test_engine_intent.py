@@ -41,6 +41,7 @@ def test_the_json_names_are_the_resources() -> None:
         "gpuMemoryUtilization",
         "kvCacheDtype",
         "prefixCaching",
+        "computeFormat",
         "cudaGraphMode",
         "reasoningParser",
         "toolCallParser",

@@ -88,7 +88,7 @@ def test_effective_gpu_count(spec: Any, count: int) -> None:
         ({"gateway": {"replicas": 2}, "fit": "Refuse"}, []),
         ({"engine": {"maxModelLen": 1}, "model": {"source": {"oci": {"reference": "a/b"}}}}, []),
         ({"model": {"checkpoint": "AsIs"}}, []),
-        ({"engine": {"computeFormat": "BF16"}}, ["engine.computeFormat"]),
+        ({"engine": {"computeFormat": "BF16"}}, []),
         ({"gpu": {"fp4": "Require"}, "startup": {"canary": False}}, []),
         ({"autoscaling": {"mode": "External"}}, []),
         ({"autoscaling": {"maxReplicas": 8}}, []),

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from tests.unit.charts import ROOT
 
+from falcon_engine import compute_format
 from falcon_engine.profiles import VERSIONS
 from falcon_operator import gpus
 from falcon_operator.api import names
@@ -24,6 +25,7 @@ KEYS = (
     "kv_available_gib",
     "max_num_seqs",
     "verdict",
+    "compute_format",
 )
 
 
@@ -62,11 +64,47 @@ def test_given_the_available_memory_the_figures_are_the_engines(spec: Path, caps
         "kv_available_gib": 115.91,
         "max_num_seqs": 256,
         "verdict": "Fits",
+        "compute_format": "NVFP4",
     }
 
 
 def test_a_gpus_name_stands_for_its_memory(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec.write_text(manifest(engine={"version": "0.26.0", "computeFormat": "NVFP4"}))
     assert figures(capsys, str(spec), "--gpu", "NVIDIA H200") == figures(capsys, str(spec), "--gpu-memory", "139.8")
+
+
+@pytest.mark.parametrize(
+    ("gpu", "changes", "form", "gib"),
+    [
+        ("H200", {"computeFormat": "BF16"}, "BF16", 14.26),
+        ("H200", {"computeFormat": "FP8"}, "FP8", 8.78),
+        ("B200", {}, "NVFP4", 5.19),
+        ("L4", {}, "NVFP4", 5.19),
+        ("L4", {"computeFormat": "BF16"}, "BF16", 14.26),
+    ],
+)
+def test_the_format_that_weights_are_computed_in_counts(
+    spec: Path, capsys: pytest.CaptureFixture[str], gpu: str, changes: dict[str, Any], form: str, gib: float
+) -> None:
+    spec.write_text(manifest(engine={"version": "0.26.0", **changes}))
+    found = figures(capsys, str(spec), "--gpu", gpu)
+    assert (found["compute_format"], found["weights_gib"]) == (form, pytest.approx(gib, abs=0.02))
+
+
+def test_auto_takes_what_was_measured_to_be_fastest_where_the_cache_has_room(
+    spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = next(
+        r for w in compute_format.winners() for r in w["rows"] if (w["device"], r["sequences"]) == ("NVIDIA H200", 250)
+    )
+    fastest = max({"NVFP4", "FP8", "BF16"} & row.keys(), key=lambda form: float(row[form]))
+    assert fastest != "NVFP4"
+    for size, form in (("16Gi", fastest), ("9Gi", "NVFP4")):
+        spec.write_text(manifest(engine={"version": "0.26.0"}, cache={"size": size}))
+        assert main(["fit", str(spec), "--gpu", "H200"]) == 0
+        assert f"computed in   {form}: {fastest} " in capsys.readouterr().out
+    assert main(["fit", str(spec), "--gpu", "H200"]) == 0
+    assert "but the cache has 9.0 of 9.0 GiB free" in capsys.readouterr().out
 
 
 def test_the_version_can_be_given_and_the_spec_can_be_standard_input(
@@ -108,12 +146,14 @@ def test_fit_says_clamp_or_refuse(spec: Path, capsys: pytest.CaptureFixture[str]
 def test_for_people_there_is_a_table_with_the_verdict_in_a_sentence(
     spec: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    spec.write_text(manifest(engine={"version": "0.26.0", "computeFormat": "NVFP4"}))
     assert main(["fit", str(spec), "--gpu", "H200"]) == 0
     printed = capsys.readouterr().out
     for words in (
         "H200, of which vLLM sees 139.80 GiB",
         "0.26.0",
         "256 sequences of up to 65,536 tokens, prefix caching on",
+        "NVFP4: engine.computeFormat says NVFP4.",
         "5.19 GiB",
         "3,328 tokens",
         "41.50x of 65,536 tokens",

@@ -199,7 +199,7 @@ def test_a_spec_that_is_not_acted_on_is_not_scaled_and_keeps_what_was_known() ->
     world = World(spec=UPTO8).serve()
     moved(world, 3)
     before = copy.deepcopy(world.status["autoscaling"])
-    world.change(UPTO8 | {"engine": {"computeFormat": "BF16"}})
+    world.change(UPTO8 | {"monitoring": {"podMonitor": "Off"}})
     decided(world, 5)
     plan = world.step()
     assert plan.autoscale is None

@@ -17,9 +17,9 @@ CASES: list[Any] = [
         id="not-implemented",
     ),
     pytest.param(
-        {"monitoring": {"podMonitor": "Off"}, "engine": {"computeFormat": "FP8"}},
+        {"monitoring": {"podMonitor": "Off"}, "model": {"checkpoint": "Check"}},
         "NotYetImplemented",
-        ("spec.engine.computeFormat", "spec.monitoring.podMonitor"),
+        ("spec.model.checkpoint", "spec.monitoring.podMonitor"),
         id="two-fields",
     ),
     pytest.param({"engine": {"maxModelLen": "many"}}, "InvalidSpec", ("spec.engine.maxModelLen", "many"), id="type"),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from falcon_engine import enginelog, gpus, serving
 from falcon_engine import report as launcher
 from falcon_operator.api import names
-from falcon_operator.decide.report import PHASES, CacheFigures, Canary, Clamped, Gpu, Report, Retry
+from falcon_operator.decide.report import PHASES, CacheFigures, Canary, Clamped, Computed, Gpu, Report, Retry
 from falcon_operator.observe import exposition, report
 
 REPORT: dict[str, Any] = {
@@ -27,6 +27,7 @@ REPORT: dict[str, Any] = {
     },
     "checkpoint": {"path": "/models/nvfp4", "nvfp4": True},
     "gpus": [{"name": "NVIDIA H200", "memoryMiB": 143771, "computeCapability": "9.0", "driver": "580.159.04"}],
+    "computeFormat": {"format": "BF16", "why": "It is faster.", "seconds": 21.5},
     "clamped": {"asked": 256, "given": 99, "why": "The GPU holds 99 sequences."},
     "capacity": {
         "blocks": 1660,
@@ -56,6 +57,7 @@ def test_a_report_is_read() -> None:
         max_num_seqs=99,
         gpus=(Gpu("NVIDIA H200", 143771, "9.0", "580.159.04"),),
         clamped=Clamped(256, 99, "The GPU holds 99 sequences."),
+        computed=Computed("BF16", "It is faster.", 21.5),
         cache=CacheFigures(1660, 3328, 2719744, 41.5),
         phase="loaded",
         phases={"prepared": 0.4, "imported": 21.0, "loaded": 25.0},
@@ -83,6 +85,7 @@ def test_what_the_launcher_writes_is_what_is_read() -> None:
     written.put(
         version="0.26.0", profile="0.26", max_num_seqs=99, gpus=(gpu,), checkpoint={"path": "/m", "nvfp4": True}
     )
+    written.put(compute_format={"format": "NVFP4", "why": "It is native.", "seconds": None})
     written.put(clamped=launcher.Clamped(256, 99, "The GPU holds 99."))
     written.retry("GPUMemoryTaken", "not yet free")
     written.begin(canary=True).feed(LOG, 30.0)
@@ -95,6 +98,7 @@ def test_what_the_launcher_writes_is_what_is_read() -> None:
         max_num_seqs=99,
         gpus=(Gpu("NVIDIA H200", 143771, "9.0", "580.159.04"),),
         clamped=Clamped(256, 99, "The GPU holds 99."),
+        computed=Computed("NVFP4", "It is native."),
         cache=CacheFigures(None, 3328, 2719744, 41.5),
         phase="compiled",
         phases={"imported": 30.0, "loaded": 30.0, "compiled": 30.0},

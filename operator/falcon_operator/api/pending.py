@@ -4,10 +4,7 @@ from falcon_operator.api.base import Base
 from falcon_operator.api.spec import Spec
 
 # Dotted names as users write them.
-PENDING_FIELDS: tuple[str, ...] = (
-    "engine.computeFormat",
-    "monitoring.podMonitor",
-)
+PENDING_FIELDS: tuple[str, ...] = ("monitoring.podMonitor",)
 
 
 def not_yet_implemented(spec: Spec) -> list[str]:

@@ -10,7 +10,7 @@ from falcon_operator.api.engine import Device
 from falcon_operator.api.reasons import ConditionType as Type
 from falcon_operator.api.reasons import Reason
 from falcon_operator.api.spec import Spec
-from falcon_operator.decide import placement_words
+from falcon_operator.decide import formats, placement_words
 from falcon_operator.decide.endpoint import Endpoint
 from falcon_operator.decide.endpoint_words import count
 from falcon_operator.decide.facts import Seen
@@ -310,7 +310,10 @@ def engine_supported(s: Situation) -> Condition:
     if s.seen.blind and (kept := _kept(Type.ENGINE_SUPPORTED, before)) is not None:
         return kept
     on_cpu = s.spec.engine.device is Device.CPU
-    return Condition(Type.ENGINE_SUPPORTED, *supported(s.version, s.image, s.seen, s.placement.products, on_cpu=on_cpu))
+    status, reason, message = supported(s.version, s.image, s.seen, s.placement.products, on_cpu=on_cpu)
+    lasting = s.spec.cache.claim_name is not None or s.spec.cache.size is not None
+    message += formats.words(s.seen.computed, s.placement.choices, on_cpu=on_cpu, kept=lasting)
+    return Condition(Type.ENGINE_SUPPORTED, status, reason, message)
 
 
 def up_to_date(s: Situation) -> Condition:

@@ -8,7 +8,7 @@ from typing import Any
 
 from falcon_operator.decide.capacity import CPU_PRODUCT, Figures, measured_before
 from falcon_operator.decide.pods import Pod
-from falcon_operator.decide.report import CacheFigures, Clamped, Report
+from falcon_operator.decide.report import CacheFigures, Clamped, Computed, Report
 from falcon_operator.decide.rollout import Rollout
 from falcon_operator.decide.termination import diagnosed_version
 from falcon_operator.decide.types import EngineFacts
@@ -55,6 +55,11 @@ class Seen:
     def quantization(self) -> str | None:
         """How the engine says that the weights are quantized."""
         return next((report.quantization for report in self.reports if report.quantization), None)
+
+    @property
+    def computed(self) -> Computed | None:
+        """The format that the weights are computed in, and why."""
+        return next((report.computed for report in self.reports if report.computed), None)
 
     @property
     def capability(self) -> str | None:

@@ -9,16 +9,17 @@ from typing import Any
 
 from falcon_engine import fit, profiles
 from falcon_engine.ask import Ask
+from falcon_engine.compute_format import Choice
 from falcon_engine.profiles import Profile
 from falcon_engine.shape import FALCON_H1R_7B
 from falcon_operator.api.engine import Device
 from falcon_operator.api.lifecycle import Fit
 from falcon_operator.api.spec import Spec
-from falcon_operator.decide import gpu_facts
+from falcon_operator.decide import formats, gpu_facts
 from falcon_operator.decide.capacity import Figures, capacity
 from falcon_operator.decide.gpu import Judgement, Product, judge_all
 from falcon_operator.decide.nodes import NodeIndex
-from falcon_operator.desired import gpu_labels, gpu_needs
+from falcon_operator.desired import gpu_labels
 
 # As many and as long as the schema takes.
 _SHOWN_REJECTED = 10
@@ -27,10 +28,11 @@ _REASON_CHARACTERS = 1024
 
 @dataclass(frozen=True)
 class Prediction:
-    """What one engine holds on one kind of GPU."""
+    """What one engine holds on one kind of GPU, and in which format it computes the weights there."""
 
     product: Product
     fit: fit.Fit
+    choice: Choice
 
     @property
     def refused(self) -> bool:
@@ -60,6 +62,11 @@ class Placement:
     def products(self) -> tuple[Product, ...]:
         """The kinds of GPU that an engine may come to."""
         return self.judgement.products if self.judgement is not None else ()
+
+    @property
+    def choices(self) -> tuple[tuple[Product, Choice], ...]:
+        """The format that weights will be computed in, by kind of GPU."""
+        return tuple((p.product, p.choice) for p in self.predictions)
 
     @property
     def figures(self) -> dict[str, Figures]:
@@ -116,12 +123,13 @@ def _asks_for_gpus(spec: Spec) -> bool:
 
 
 def _predictions(spec: Spec, rules: Profile, products: Iterable[Product]) -> Iterable[Prediction]:
-    wanted = gpu_needs.ask_of(spec, rules)
     mig = gpu_labels.mig_gib(spec.gpu.effective_resource_name) is not None
     for product in products:
         if product.gib is not None:
             visible = fit.visible_gib(product.gib * 1024, mig=mig)
-            yield Prediction(product, _held(rules.file, wanted, visible, spec.fit is Fit.CLAMP))
+            choice = formats.choice(spec, rules, product, visible)
+            wanted = formats.ask_of(spec, rules, choice)
+            yield Prediction(product, _held(rules.file, wanted, visible, spec.fit is Fit.CLAMP), choice)
 
 
 @functools.lru_cache(maxsize=4096)

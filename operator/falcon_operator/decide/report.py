@@ -43,6 +43,15 @@ class Clamped:
 
 
 @dataclass(frozen=True)
+class Computed:
+    """The format that weights are computed in, why, and the seconds that making them took."""
+
+    format: str
+    why: str
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
 class CacheFigures:
     """The KV cache in the engine's own words."""
 
@@ -80,6 +89,7 @@ class Report:
     max_num_seqs: int | None = None
     gpus: tuple[Gpu, ...] = ()
     clamped: Clamped | None = None
+    computed: Computed | None = None
     cache: CacheFigures | None = None
     phase: str | None = None
     phases: Mapping[str, float] = field(default_factory=dict)

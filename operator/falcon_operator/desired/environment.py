@@ -17,6 +17,7 @@ def environment(spec: Spec, intent: Intent) -> list[dict[str, Any]]:
         # The user id has no entry in most images' passwd, and the image itself may be read-only.
         "HOME": HOME_DIRECTORY,
         "USER": "falcon",
+        "FALCON_CACHE_DIR": f"{CACHE_DIRECTORY}/falcon",
         "XDG_CACHE_HOME": f"{CACHE_DIRECTORY}/xdg",
         "XDG_CONFIG_HOME": f"{HOME_DIRECTORY}/.config",
         "VLLM_CACHE_ROOT": f"{CACHE_DIRECTORY}/vllm",

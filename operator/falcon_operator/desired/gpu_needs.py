@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 from falcon_engine import profiles
 from falcon_engine.ask import Ask, from_intent
+from falcon_engine.compute_format import in_format
 from falcon_engine.fit import least_gpu_gib, least_mib
 from falcon_engine.profiles import Profile, capability
 from falcon_engine.shape import FALCON_H1R_7B
-from falcon_operator.api.engine import Device, Engine
+from falcon_operator.api.engine import ComputeFormat, Device, Engine
 from falcon_operator.api.gpu import FP4, GPU
 from falcon_operator.api.lifecycle import Fit
 from falcon_operator.api.spec import Spec
@@ -28,8 +29,8 @@ SHARED_UTILIZATION = 0.9
 # Where no strategy is labelled, no count of sharers above it is believed: each is a value in every affinity.
 MOST_SHARERS = 20
 _LARGEST_MIB = 1 << 24
-# What the checkpoint is taken to be until an engine has loaded it.
-_WEIGHTS = "nvfp4"
+# What the checkpoint is taken to be until an engine has loaded it: Falcon-H1R-7B with every linear in NVFP4.
+_WEIGHTS = FALCON_H1R_7B.weights
 _NOTHING_ASKED = Spec()
 
 
@@ -76,7 +77,7 @@ def needs(spec: Spec, profile: Profile | None) -> Needs | None:
 
 
 def ask_of(spec: Spec, profile: Profile) -> Ask:
-    """What an engine of the spec is asked for, as far as its memory depends on it."""
+    """What an engine of the spec is asked for, as far as its memory depends on it; with Auto as the checkpoint is."""
     # Versions read arguments, and treat the CPU, each in their own way; of all else they are asked alike.
     alike = not spec.engine.extra_args and spec.engine.device is Device.CUDA
     return _ask(spec.engine, spec.gpu, profiles.VERSIONS[-1] if alike else profile.file.removesuffix(".json"))
@@ -86,7 +87,12 @@ def ask_of(spec: Spec, profile: Profile) -> Ask:
 def _ask(engine: Engine, gpu: GPU, version: str) -> Ask:
     # Engines that share a GPU are each asked for their share of all of it.
     spec = _NOTHING_ASKED.model_copy(update={"engine": engine, "gpu": gpu})
-    return from_intent(intent(spec, ""), profiles.load(version), _WEIGHTS)
+    wanted = from_intent(intent(spec, ""), profiles.load(version), _WEIGHTS)
+    return (
+        wanted
+        if engine.compute_format is ComputeFormat.AUTO
+        else in_format(wanted, engine.compute_format.value, FALCON_H1R_7B)
+    )
 
 
 @functools.lru_cache(maxsize=4096)

@@ -31,6 +31,7 @@ def intent(spec: Spec, image: str) -> Intent:
         gpu_memory_utilization=engine.gpu_memory_utilization,
         kv_cache_dtype=engine.kv_cache_dtype.value,
         prefix_caching=engine.prefix_caching,
+        compute_format=engine.compute_format.value,
         cuda_graph_mode=engine.cuda_graph_mode.value,
         reasoning_parser=engine.reasoning_parser,
         tool_call_parser=engine.tool_call_parser,

@@ -8,7 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from falcon_operator.decide.report import PHASES, CacheFigures, Canary, Clamped, Gpu, Report, Retry
+from falcon_engine.intent import COMPUTE_FORMATS
+from falcon_operator.decide.report import PHASES, CacheFigures, Canary, Clamped, Computed, Gpu, Report, Retry
 
 BODY_BYTES = 64 * 1024
 SCHEMA = 1
@@ -42,6 +43,7 @@ def parse(body: bytes) -> Report | None:
         max_num_seqs=_count(engine.get("maxNumSeqs")),
         gpus=tuple(gpu for gpu in map(_gpu, _list(raw.get("gpus"))[:_MOST_GPUS]) if gpu is not None),
         clamped=_clamped(_mapping(raw.get("clamped"))),
+        computed=_computed(_mapping(raw.get("computeFormat"))),
         cache=_cache(_mapping(raw.get("capacity"))),
         phase=phase if phase in PHASES else None,
         phases=_phases(_mapping(raw.get("phases"))),
@@ -64,6 +66,11 @@ def _gpu(raw: Any) -> Gpu | None:
 def _clamped(raw: Mapping[str, Any]) -> Clamped | None:
     asked, given, why = _count(raw.get("asked")), _count(raw.get("given")), _sentence(raw.get("why"))
     return Clamped(asked, given, why or "") if asked is not None and given is not None else None
+
+
+def _computed(raw: Mapping[str, Any]) -> Computed | None:
+    form, why = _name(raw.get("format")), _sentence(raw.get("why"))
+    return Computed(form, why or "", _number(raw.get("seconds"))) if form in COMPUTE_FORMATS else None
 
 
 def _cache(raw: Mapping[str, Any]) -> CacheFigures | None:
