@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.engine.launching import intent
+from tests.engine.launching import Container, intent, write_checkpoint
 
 from falcon_engine import loader, plugins, profiles
 from falcon_engine.archive import FILE_NAME, build
@@ -142,6 +142,18 @@ def test_the_names_are_those_of_functions_and_the_variable_is_the_one_they_read(
     assert entry.VARIABLE == plugins.VARIABLE
     for name in plugins.NAMES:
         assert callable(getattr(entry, name))
+
+
+def test_the_launcher_starts_the_engine_with_them(tmp_path: Path) -> None:
+    container = Container(tmp_path)
+    write_checkpoint(container.model, quantization_config={"quant_method": "modelopt", "quant_algo": "W4A16_NVFP4"})
+    with container.running():
+        container.wait_until_served()
+        environ = Path(f"/proc/{container.core_pid()}/environ").read_text().split("\0")
+    assert "FALCON_PLUGINS=falcon_nvfp4_on_cpu" in environ
+    assert f"PYTHONPATH={container.launcher}:{container.environment['PYTHONPATH']}" in environ
+    assert "--kv-cache-dtype bfloat16" in " ".join(container.engine_argv())
+    assert "this project's plugin on CPU" in container.log
 
 
 # As vLLM does it: the entry points of the group, each loaded, then called.
