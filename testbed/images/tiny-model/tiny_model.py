@@ -16,10 +16,9 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import FalconH1Config, FalconH1ForCausalLM, GenerationConfig, PreTrainedTokenizerFast
-
-import torch
 
 VOCABULARY = 1024
 PAD, BEGIN, END, TURN, TURN_END = "<|pad|>", "<|begin_of_text|>", "<|end_of_text|>", "<|im_start|>", "<|im_end|>"
