@@ -79,7 +79,7 @@ IMAGES = {
             "tiny-model",
             "testbed/images/tiny-model/Dockerfile",
             ("testbed/images/tiny-model/tiny_model.py",),
-            needs=(("BASE", "vllm-cpu"),),
+            needs=(("BASE", "quantizer-cpu"),),
         ),
         Image(
             "serving-cpu",

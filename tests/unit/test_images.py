@@ -94,6 +94,7 @@ def references(repository: Path) -> dict[str, str]:
     [
         ("operator/falcon_engine/code.py", {"operator"}),
         ("images/operator/Dockerfile", {"operator"}),
+        ("operator/falcon_quantize/code.py", {"operator", "tiny-model"}),
         ("testbed/images/tiny-model/tiny_model.py", {"tiny-model"}),
         ("testbed/images/vllm-cpu/requirements.txt", {"vllm-cpu", "tiny-model"}),
         ("testbed/images/base/Dockerfile", {"operator", "base", "vllm-cpu", "tiny-model"}),
