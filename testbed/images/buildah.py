@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -22,6 +23,13 @@ _CERTIFICATE_VARIABLES = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CU
 # Lines of a build that tell how far it is; the others matter only if it fails.
 _PROGRESS = ("STEP ", "Downloading ", "Prepared ", "Installed ", "Bytecode ", "COMMIT ")
 _INDEX_VARIABLES = ("PIP_INDEX_URL", "UV_DEFAULT_INDEX")
+# A container that runs a command carries the number of the process that started it.
+_RUNNING = "falcon-run-"
+
+
+def _is_running(container: str) -> bool:
+    number = container.removeprefix(_RUNNING)
+    return number != container and Path("/proc", number).exists()
 
 
 class Buildah:
@@ -33,9 +41,14 @@ class Buildah:
 
     def clean(self) -> None:
         """Remove what an interrupted build left behind."""
-        shutil.rmtree(self._temporary, ignore_errors=True)
-        self._temporary.mkdir(parents=True)
-        self._run("rm", "--all")
+        self._temporary.mkdir(parents=True, exist_ok=True)
+        listed = json.loads(self._run("containers", "--json").stdout) or []
+        names = [container["containername"] for container in listed]
+        if left := [name for name in names if not _is_running(name)]:
+            self._run("rm", *left)
+        if len(left) == len(names):
+            shutil.rmtree(self._temporary)
+            self._temporary.mkdir()
 
     def has(self, image: str) -> bool:
         """Say whether the store holds the image."""
@@ -64,6 +77,26 @@ class Buildah:
         if process.returncode:
             raise TestbedError(f"{dockerfile} does not build:\n{''.join(last)}")
 
+    def run(self, image: str, command: Sequence[str], mounts: Mapping[Path, str]) -> int:
+        """Run a command in a container of the image, without a network but for loopback; return its exit status.
+
+        It starts in the first of the mounts, which are read-only, and its container is gone afterwards.
+        """
+        container = f"{_RUNNING}{os.getpid()}"
+        options = [f"--volume={path}:{place}:ro" for path, place in mounts.items()]
+        options += [f"--workingdir={place}" for place in list(mounts.values())[:1]]
+        self._run("from", "--pull-never", f"--name={container}", image)
+        try:
+            inside = shlex.join(self._command("run", *options, container, "--", *command))
+            done = subprocess.run(
+                ["unshare", "--net", "sh", "-c", f"ip link set lo up && exec {inside}"],
+                env=self._environment,
+                check=False,
+            )
+        finally:
+            self._run("rm", container)
+        return done.returncode
+
     def export(self, image: str, reference: str, path: Path, left_out: Mapping[str, int]) -> None:
         """Write the image as an OCI archive that names it `reference`, without the layers in `left_out`."""
         with tempfile.TemporaryDirectory(dir=self._temporary) as temporary:
@@ -84,7 +117,7 @@ class Buildah:
         names = [name for image in images for name in image.get("names") or []]
         for name in names:
             if name.startswith(f"{repository}:") and name != keep:
-                self._run("rmi", name)
+                self._run("rmi", name, check=False)  # it stays while a command of another checkout runs in it
 
     def _run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(

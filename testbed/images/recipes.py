@@ -20,6 +20,7 @@ from .buildah import Buildah
 REPOSITORY = Path(__file__).resolve().parents[2]
 _VLLM = "testbed/images/vllm-cpu"
 _FAKE = "testbed/images/fake-engine"
+_TORCH_TESTS = "testbed/images/torch-tests"
 # An archive that no build and no `up` asked for this long is nobody's: until then another checkout may be about to
 # bring up a testbed with it.
 _UNUSED_SECONDS = 2 * 3600
@@ -61,10 +62,24 @@ IMAGES = {
             needs=(("BASE", "base"),),
         ),
         Image(
+            "quantizer-cpu",
+            "images/quantizer/Dockerfile",
+            ("operator/falcon_quantize", "images/quantizer/requirements.txt", "testbed/uv.txt"),
+            needs=(("BASE", "vllm-cpu"),),
+            below="vllm-cpu",
+        ),
+        Image(
+            "torch-tests",
+            f"{_TORCH_TESTS}/Dockerfile",
+            (f"{_TORCH_TESTS}/requirements.txt", "testbed/uv.txt"),
+            needs=(("BASE", "quantizer-cpu"),),
+            below="quantizer-cpu",
+        ),
+        Image(
             "tiny-model",
             "testbed/images/tiny-model/Dockerfile",
             ("testbed/images/tiny-model/tiny_model.py",),
-            needs=(("BASE", "vllm-cpu"),),
+            needs=(("BASE", "quantizer-cpu"),),
         ),
         Image(
             "serving-cpu",
@@ -122,6 +137,13 @@ class Builder:
             for path in archives:
                 mark_used(path)
         return archives
+
+    def run(self, name: str, command: Sequence[str]) -> int:
+        """Run a command in the image with the repository on /repository, read-only; return its exit status."""
+        with alone(self._archives / ".lock", "another build of images"):
+            self._buildah.clean()
+            stored = self._make(IMAGES[name])
+        return self._buildah.run(stored, command, {REPOSITORY: "/repository"})
 
     def reference(self, name: str) -> str:
         """Return the name that pods call the image by."""

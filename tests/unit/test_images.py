@@ -94,6 +94,7 @@ def references(repository: Path) -> dict[str, str]:
     [
         ("operator/falcon_engine/code.py", {"operator"}),
         ("images/operator/Dockerfile", {"operator"}),
+        ("operator/falcon_quantize/code.py", {"operator", "tiny-model"}),
         ("testbed/images/tiny-model/tiny_model.py", {"tiny-model"}),
         ("testbed/images/vllm-cpu/requirements.txt", {"vllm-cpu", "tiny-model"}),
         ("testbed/images/base/Dockerfile", {"operator", "base", "vllm-cpu", "tiny-model"}),
@@ -113,10 +114,18 @@ def test_compiled_files_are_no_input(copy: Path) -> None:
     assert references(copy) == before
 
 
-def test_every_package_of_the_cpu_engine_is_pinned_and_hashed() -> None:
-    text = (ROOT / "testbed/images/vllm-cpu/requirements.txt").read_text().replace("\\\n", " ")
+@pytest.mark.parametrize(
+    ("file", "least"),
+    [
+        ("testbed/images/vllm-cpu/requirements.txt", 100),
+        ("testbed/images/torch-tests/requirements.txt", 4),
+        ("images/quantizer/requirements.txt", 4),
+    ],
+)
+def test_every_package_of_an_image_is_pinned_and_hashed(file: str, least: int) -> None:
+    text = (ROOT / file).read_text().replace("\\\n", " ")
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
-    assert len(lines) > 100
+    assert len(lines) >= least
     assert [line for line in lines if not re.match(r"[a-zA-Z0-9._-]+==\S+ +--hash=sha256:[0-9a-f]{64}", line)] == []
 
 

@@ -1,4 +1,4 @@
-"""Make a tiny Falcon-H1 with random weights, offline and the same each time: what the CPU engine serves.
+"""Make a tiny Falcon-H1 in BF16 with random weights, offline and the same each time: in NVFP4 the CPU engine serves it.
 
 usage: tiny_model.py DIRECTORY
 
