@@ -60,7 +60,9 @@ def job(spec: Spec, owner: Owner, renderer: Renderer) -> dict[str, Any] | None:
     found = asked(spec)
     if found is None:
         return None
-    metadata: dict[str, Any] = {"labels": dict(spec.pod_metadata.labels)}
+    # With the UID of this resource: what an earlier one of its name has left cannot be made ours.
+    own = names.child_labels(owner.name, owner.uid, names.COMPONENT_QUANTIZER)
+    metadata: dict[str, Any] = {"labels": {**spec.pod_metadata.labels, **own}}
     if spec.pod_metadata.annotations:
         metadata["annotations"] = dict(spec.pod_metadata.annotations)
     body = {
@@ -83,8 +85,6 @@ def job(spec: Spec, owner: Owner, renderer: Renderer) -> dict[str, Any] | None:
         "template": {"metadata": metadata, "spec": _pod(spec, owner, renderer, *found)},
     }
     name = names.quantize_job_name(owner.name, content_hash(body))
-    own = names.child_labels(owner.name, owner.uid, names.COMPONENT_QUANTIZER)
-    metadata["labels"] = {**metadata["labels"], **own}
     claim = model_volume(spec, owner.name).get("persistentVolumeClaim", {}).get("claimName", "")
     return child(
         owner,
