@@ -76,6 +76,8 @@ def _download(repository: str, revision: str, out: Path) -> Path:
         _check_space(missing, out)
         print(f"Downloading {missing / _GIB:.2f} GiB of {where}.", file=sys.stderr)
         snapshot = hub.snapshot_download(repository, revision=revision, allow_patterns=list(_FILES))
+    except Refusal:
+        raise
     except errors.GatedRepoError:
         raise Refusal(f"The Hub does not hand out {where}: accept its terms there, and {token}.") from None
     except errors.RevisionNotFoundError:
