@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from tests.cluster.conftest import Start
+from tests.cluster.kubeapi import MERGE
 from tests.cluster.test_operator_lifecycle import intent, nothing_left
 from tests.cluster.world import QUIET_SECONDS, RESOURCES, AuditLog, Json, World, steady, wait_for, wait_quiet
 
@@ -88,6 +89,9 @@ def event(world: World, reason: str) -> bool:
 def test_the_model_is_quantized_before_it_is_served_and_a_restart_writes_nothing(
     world: World, start: Start, audit: AuditLog
 ) -> None:
+    restricted = {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}}
+    path = f"/api/v1/namespaces/{world.namespace}"
+    world.client.patch(path, json=restricted, headers={"Content-Type": MERGE}).raise_for_status()
     first = start()
     world.resource("web", spec())
     world.settled("web")

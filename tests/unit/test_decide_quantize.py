@@ -224,13 +224,12 @@ def test_a_pod_without_a_node_says_what_it_asks_for() -> None:
     world.step()
     assert pod_spec(world)["containers"][0]["resources"]["limits"] == {"nvidia.com/mig-1g.24gb": "1"}
     pod = world.add_quantizer_pod()
-    said = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes are available."}
+    said = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 Insufficient memory."}
     pod["status"]["conditions"] = [said]
     world.step()
     message = world.condition("Ready")["message"]
-    assert (
-        "finds no node: 0/3 nodes are available. It asks for 1 nvidia.com/mig-1g.24gb, 2 CPU, 12Gi of memory" in message
-    )
+    assert "finds no node: 0/3 Insufficient memory. A pod asks for 1 nvidia.com/mig-1g.24gb, 2 CPU, 12Gi" in message
+    assert "lower spec.model.source.huggingFace.quantize.resources.requests" in message
 
 
 @pytest.mark.parametrize(
@@ -267,6 +266,14 @@ def test_one_that_was_killed_for_its_memory_or_evicted() -> None:
     }
     world.step()
     assert world.state("Stalled") == ("False", "NotStalled")
+
+
+def test_a_job_whose_pod_nobody_lets_be_made_says_where_to_look() -> None:
+    world = World(spec=spec())
+    world.step()
+    world.job()["status"] = {"startTime": at(5)}
+    world.step()
+    assert "`kubectl describe job demo-q-" in world.condition("Ready")["message"]
 
 
 def test_pods_of_an_earlier_job_say_nothing() -> None:

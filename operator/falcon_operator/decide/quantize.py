@@ -94,14 +94,14 @@ def _waiting(
     if last is not None and last.cause.reason is not Reason.QUANTIZE_FAILED and last.blocking:
         return Hold(last.cause.reason, f"{purpose} does not start: {last.sentence}", last.final)
     if pod is not None and (words := scheduler.unschedulable(pod)) is not None:
-        message = (
-            f"{purpose} finds no node: {words}. It asks for {_asks(spec)}: free or add such a node, "
-            f"or change {_FIELD} or spec.scheduling."
-        )
-        return Hold(Reason.QUANTIZING, message)
+        why = scheduler.explained(words, _asks(spec)).replace("spec.resources", f"{_FIELD}.resources")
+        return Hold(Reason.QUANTIZING, f"{purpose} waits for a node. {why}")
     since = ((live or {}).get("status") or {}).get("startTime")
-    if pod is None or since is None:
+    if since is None:
         message = f"{purpose} is about to start."
+    elif pod is None:
+        # A quota or a policy says so in events of the Job alone.
+        message = f"{purpose} has no pod, since {since}; where that stays, `kubectl describe job {name}` says why."
     elif pod.state("running") is None:
         message = f"{purpose} waits for a node, its image or its volume, since {since}."
     else:
