@@ -36,7 +36,7 @@ term = some(matchExpressions=st.lists(requirement, max_size=2), matchFields=st.l
 kept: st.SearchStrategy[dict[str, str]] = st.one_of(
     word.map(lambda name: {"claimName": name}), size.map(lambda amount: {"size": amount})
 )
-storage = st.just({}) | kept
+storage: st.SearchStrategy[dict[str, str]] = st.just({}) | kept
 quantized = st.builds(
     lambda revision, cache, quantize: {
         "huggingFace": {"repository": "a/b", "revision": revision * 40, "cache": cache, "quantize": quantize}
