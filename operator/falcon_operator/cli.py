@@ -114,6 +114,7 @@ def _add_config(parser: argparse.ArgumentParser, environment: Mapping[str, str])
     text: dict[str, str] = {
         "default_image": "the engine's image where the resource names none",
         "gateway_image": "the image of the gateways",
+        "quantizer_image": "the image of the Jobs that quantize weights, where the resource names none",
         "cluster_domain": "the cluster's DNS domain",
         "operator_namespace": "the operator's own namespace, from where its pod reaches engines; empty is any",
     }

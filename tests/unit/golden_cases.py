@@ -49,6 +49,37 @@ CASES: dict[str, dict[str, Any]] = {
             }
         }
     },
+    "source-quantized": {
+        "image": {"pullSecrets": [{"name": "registry"}]},
+        "model": {
+            "source": {
+                "huggingFace": {
+                    "repository": "tiiuae/Falcon-H1R-7B",
+                    "revision": "0123456789abcdef0123456789abcdef01234567",
+                    "tokenSecretRef": {"name": "hub", "key": "token"},
+                    "cache": {"size": "40Gi"},
+                    "quantize": {
+                        "image": "registry.example.com/falcon-quantizer:1",
+                        "device": "cuda",
+                        "kvScales": "Calibrated",
+                        "resources": {"requests": {"cpu": 8}, "limits": {"memory": "24Gi"}},
+                    },
+                }
+            }
+        },
+        "engine": {"env": [{"name": "HF_ENDPOINT", "value": "https://hub.example.com"}]},
+        "scheduling": {
+            "nodeSelector": {"zone": "a"},
+            "affinity": {
+                "nodeAffinity": {
+                    "requiredDuringSchedulingIgnoredDuringExecution": {
+                        "nodeSelectorTerms": [{"matchExpressions": [{"key": "rack", "operator": "Exists"}]}]
+                    }
+                }
+            },
+        },
+        "podMetadata": {"labels": {"team": "nlp"}},
+    },
     "scheduling": {
         "replicas": 3,
         "rollout": {"strategy": "Surge"},
@@ -127,8 +158,13 @@ CASES: dict[str, dict[str, Any]] = {
 
 def rendered(spec: dict[str, Any]) -> str:
     """The objects of one spec as YAML; the launcher's bytes are not what is looked at."""
-    plan = World(spec=spec).plan()
-    return yaml.safe_dump_all([body for body in plan.apply if body["kind"] != "ConfigMap"], sort_keys=True, width=120)
+    world = World(spec=spec)
+    applied = world.step().apply
+    if world.of_kind("Job"):
+        world.end_job()
+        applied = (*applied, *(body for body in world.plan().apply if body["metadata"]["name"] == "demo"))
+    named = {(body["kind"], body["metadata"]["name"]): body for body in applied if body["kind"] != "ConfigMap"}
+    return yaml.safe_dump_all(named.values(), sort_keys=True, width=120)
 
 
 def main() -> None:

@@ -60,8 +60,8 @@ def test_no_dangerous_right(helm: Helm, values: Json) -> None:
     assert not {resource for _, resource, _ in found} & forbidden
     assert not {verb for _, _, verb in found} & {"*", "impersonate", "escalate", "bind", "deletecollection"}
     assert {resource for _, resource, verb in found if verb == "delete"} == {
-        "configmaps", "controllerrevisions", "deployments", "httproutes", "inferencepools", "networkpolicies",
-        "poddisruptionbudgets",
+        "configmaps", "controllerrevisions", "deployments", "httproutes", "inferencepools", "jobs",
+        "networkpolicies", "poddisruptionbudgets",
     }  # fmt: skip
     assert {verb for _, resource, verb in found if resource == "nodes"} == {"list", "watch"}
     assert {verb for _, resource, verb in found if resource == "pods"} == {"list", "watch", "patch"}

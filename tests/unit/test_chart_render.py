@@ -176,14 +176,15 @@ def test_the_operators_settings_reach_it(helm: Helm) -> None:
         "logLevel": "debug",
         "logFormat": "text",
     }
-    gateway = {"image": "example.com/gateway:2"}
-    objects = helm.render({"operator": settings, "gateway": gateway, "watch": {"namespaces": ["a", "b"]}})
+    images = {"gateway": {"image": "example.com/gateway:2"}, "quantizer": {"image": "example.com/quantizer:3"}}
+    objects = helm.render({"operator": settings, **images, "watch": {"namespaces": ["a", "b"]}})
     container = one(objects, "Deployment")["spec"]["template"]["spec"]["containers"][0]
     environment = {item["name"].removeprefix("FALCON_OPERATOR_"): item["value"] for item in container["env"]}
     assert environment == {
         "USER": "falcon-operator",
         "DEFAULT_IMAGE": "example.com/vllm:1",
         "GATEWAY_IMAGE": "example.com/gateway:2",
+        "QUANTIZER_IMAGE": "example.com/quantizer:3",
         "OPERATOR_NAMESPACE": NAMESPACE,
         "MONITORING_NAMESPACES": "prometheus,victoria",
         "CLUSTER_DOMAIN": "example.internal",

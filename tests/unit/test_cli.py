@@ -30,6 +30,7 @@ def test_each_setting_can_come_from_the_environment() -> None:
     found = config(
         FALCON_OPERATOR_DEFAULT_IMAGE="registry.example/vllm:1",
         FALCON_OPERATOR_GATEWAY_IMAGE="registry.example/haproxy:1",
+        FALCON_OPERATOR_QUANTIZER_IMAGE="registry.example/quantizer:1",
         FALCON_OPERATOR_OPERATOR_NAMESPACE="falcon-system",
         FALCON_OPERATOR_MONITORING_NAMESPACES="prom, victoria",
         FALCON_OPERATOR_CLUSTER_DOMAIN="corp.example",
@@ -45,6 +46,7 @@ def test_each_setting_can_come_from_the_environment() -> None:
     assert found == OperatorConfig(
         default_image="registry.example/vllm:1",
         gateway_image="registry.example/haproxy:1",
+        quantizer_image="registry.example/quantizer:1",
         operator_namespace="falcon-system",
         monitoring_namespaces=("prom", "victoria"),
         cluster_domain="corp.example",

@@ -33,10 +33,25 @@ requirement = st.fixed_dictionaries(
     {"key": word, "operator": st.sampled_from(["In", "Exists"]), "values": st.lists(word, max_size=2)}
 )
 term = some(matchExpressions=st.lists(requirement, max_size=2), matchFields=st.lists(requirement, max_size=1))
-storage: st.SearchStrategy[dict[str, str]] = st.one_of(
-    st.just({}), word.map(lambda name: {"claimName": name}), size.map(lambda amount: {"size": amount})
+kept: st.SearchStrategy[dict[str, str]] = st.one_of(
+    word.map(lambda name: {"claimName": name}), size.map(lambda amount: {"size": amount})
+)
+storage: st.SearchStrategy[dict[str, str]] = st.just({}) | kept
+quantized = st.builds(
+    lambda revision, cache, quantize: {
+        "huggingFace": {"repository": "a/b", "revision": revision * 40, "cache": cache, "quantize": quantize}
+    },
+    st.sampled_from("ab"),
+    kept,
+    some(
+        device=st.sampled_from(["cpu", "cuda"]),
+        kvScales=st.sampled_from(["Cast", "Calibrated"]),
+        image=word.map(lambda name: f"registry.example.com/{name}:1"),
+        resources=some(requests=some(cpu=st.sampled_from([4, "4500m"]))),
+    ),
 )
 source = st.one_of(
+    quantized,
     st.sampled_from(["/m", "/a/b"]).map(lambda path: {"baked": {"path": path}}),
     word.map(lambda name: {"volume": {"claimName": name, "path": "a/b"}}),
     word.map(lambda name: {"oci": {"reference": f"registry.example.com/{name}:1"}}),
@@ -154,7 +169,7 @@ pod_statuses = some(
     ),
     containerStatuses=st.lists(
         st.fixed_dictionaries(
-            {"name": st.sampled_from(["engine", "gateway", "sidecar"])},
+            {"name": st.sampled_from(["engine", "gateway", "quantize", "sidecar"])},
             optional={
                 "state": state,
                 "lastState": state,
@@ -207,6 +222,12 @@ def worlds(draw: st.DrawFn) -> World:
             world.engines[uid] = EngineFacts(uid, served, 10, draw(st.none() | st.just("0.33.0")), None)
     for status in draw(st.lists(pod_statuses, max_size=2)) if ("Deployment", "demo-gateway") in world.objects else ():
         world.add_gateway_pod()["status"] = status
+    for status in draw(st.lists(pod_statuses, max_size=2)) if world.of_kind("Job") else ():
+        world.add_quantizer_pod()["status"] = status
+    if world.of_kind("Job") and (ended := draw(st.sampled_from(["", "Complete", "Failed"]))):
+        world.end_job(
+            ended, reason=draw(st.sampled_from(["", "DeadlineExceeded", "BackoffLimitExceeded"])), message=draw(text)
+        )
     world.missing = draw(st.sampled_from([frozenset(), frozenset({"HTTPRoute", "InferencePool"})]))
     if draw(st.booleans()):
         world.refused = {draw(st.sampled_from(["Deployment/demo", "Service/demo", "Other/x"])): draw(text)}

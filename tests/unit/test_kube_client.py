@@ -98,6 +98,7 @@ async def test_a_deletion_names_the_incarnation(api: Api) -> None:
     method, path, _, body, _ = api.requests[0]
     assert (method, path) == ("DELETE", "/apis/apps/v1/namespaces/ns/deployments/web")
     assert json.loads(body)["preconditions"] == {"uid": "u1"}
+    assert json.loads(body)["propagationPolicy"] == "Background", "or a Job would leave its pods behind"
 
 
 async def test_a_list_comes_in_chunks(api: Api) -> None:

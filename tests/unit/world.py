@@ -20,7 +20,12 @@ NOW = datetime(2026, 5, 1, 12, 0, 0, tzinfo=UTC)
 UID = "5d0c7c9e-0000-4000-8000-000000000001"
 SERVED = "falcon-h1r-7b-nvfp4"
 GATEWAY_IMAGE = "docker.io/mutazai/falcon-gateway:1"
-ELSEWHERE = ("Service", "ControllerRevision", "PersistentVolumeClaim")  # what a snapshot has places of its own for
+ELSEWHERE = (
+    "Service",
+    "ControllerRevision",
+    "PersistentVolumeClaim",
+    "Job",
+)  # what a snapshot has places of its own for
 
 
 def copied(value: T) -> T:
@@ -57,6 +62,7 @@ class World:
     objects: dict[tuple[str, str], Json] = field(default_factory=dict)
     pods: list[Json] = field(default_factory=list)  # of engines
     gateway_pods: list[Json] = field(default_factory=list)
+    quantizer_pods: list[Json] = field(default_factory=list)
     missing: frozenset[str] = frozenset()  # kinds that the API server does not know
     engines: dict[str, EngineFacts] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
@@ -100,6 +106,8 @@ class World:
             claims=self.of_kind("PersistentVolumeClaim"),
             launchers=frozenset(name for name in self.of_kind("ConfigMap") if name.startswith("falcon-launcher-")),
             gateway_pods=tuple(copied(self.gateway_pods)),
+            jobs=copied(self.of_kind("Job")),
+            quantizer_pods=tuple(copied(self.quantizer_pods)),
             owned={
                 key: body
                 for key, body in self.objects.items()
@@ -135,6 +143,7 @@ class World:
             live = self.objects[reference.kind, reference.name]
             assert live["metadata"]["uid"] == reference.uid
             del self.objects[reference.kind, reference.name]
+            self.quantizer_pods = [p for p in self.quantizer_pods if owner_uid(p) != reference.uid]
         self.status = copied(plan.status)
         self.events += plan.events
         return plan
@@ -187,6 +196,40 @@ class World:
         self.gateway_pods.append(pod)
         return pod
 
+    def job(self) -> Json:
+        """The one Job that quantizes."""
+        (found,) = self.of_kind("Job").values()
+        return found
+
+    def add_quantizer_pod(self) -> Json:
+        """A pod of the Job that the scheduler has not seen yet."""
+        job, number = self.job(), len(self.quantizer_pods) + 1
+        job["status"] = {"startTime": self.now.strftime("%Y-%m-%dT%H:%M:%SZ"), **job.get("status", {})}
+        template = job["spec"]["template"]
+        metadata = {
+            "name": f"{job['metadata']['name']}-{number}",
+            "uid": f"quantizer-pod-{number}",
+            "labels": dict(template["metadata"]["labels"]),
+            "creationTimestamp": self.now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "ownerReferences": [{"kind": "Job", "uid": job["metadata"]["uid"], "controller": True}],
+        }
+        containers = [{"name": "quantize", "image": template["spec"]["containers"][0]["image"]}]
+        pod = {"metadata": metadata, "spec": {"containers": containers}, "status": {"phase": "Pending"}}
+        self.quantizer_pods.append(pod)
+        return pod
+
+    def end_job(self, kind: str = "Complete", **condition: Any) -> None:
+        """The Job's controller has seen its last pod."""
+        when = self.now.strftime("%Y-%m-%dT%H:%M:%SZ")
+        found = {"type": kind, "status": "True", "lastTransitionTime": when, **condition}
+        self.job().setdefault("status", {})["conditions"] = [found]
+
+    def quantize(self) -> None:
+        """The Job's work, all at once."""
+        if self.of_kind("Job"):
+            self.end_job()
+            self.step()
+
     def roll_gateway(self) -> None:
         """Exactly the wanted gateways, running and ready."""
         deployment = self.objects.get(("Deployment", "demo-gateway"))
@@ -220,11 +263,16 @@ class World:
     def serve(self) -> "World":
         """All the way to Ready."""
         self.step()
+        self.quantize()
         self.roll()
         self.step()
         self.answer(*self.spec.get("model", {}).get("names", [SERVED]))
         self.settle()
         return self
+
+
+def owner_uid(pod: Json) -> str | None:
+    return next((r["uid"] for r in pod["metadata"].get("ownerReferences", ())), None)
 
 
 def conditions(**reasons: tuple[str, str, str]) -> list[Json]:
@@ -243,7 +291,7 @@ def schedule(pod: Json, when: str, node: str = "node-1") -> None:
 def container(pod: Json, state: Json, last: Json | None = None, restarts: int = 0, started: bool = False) -> None:
     pod["status"]["containerStatuses"] = [
         {
-            "name": "engine",
+            "name": pod["spec"]["containers"][0]["name"],
             "image": pod["spec"]["containers"][0]["image"],
             "state": state,
             "lastState": last or {},

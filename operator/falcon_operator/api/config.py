@@ -7,6 +7,7 @@ from falcon_operator import __version__
 
 DEFAULT_IMAGE = "docker.io/mutazai/falcon-h1r-7b-nvfp4:latest"
 GATEWAY_IMAGE = f"docker.io/mutazai/falcon-gateway:{__version__}"
+QUANTIZER_IMAGE = f"docker.io/mutazai/falcon-quantizer:{__version__}"
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,7 @@ class OperatorConfig:
 
     default_image: str = DEFAULT_IMAGE
     gateway_image: str = GATEWAY_IMAGE
+    quantizer_image: str = QUANTIZER_IMAGE
     cluster_domain: str = "cluster.local"
     allow_trust_remote_code: bool = False
     watch_namespaces: tuple[str, ...] = ()  # empty: all

@@ -14,6 +14,7 @@ from falcon_operator.api.base import (
     SecretKeyRef,
 )
 from falcon_operator.api.markers import CEL, ListMap, Matches, RequiredByRule
+from falcon_operator.api.quantize import Quantize
 from falcon_operator.api.storage import Storage
 
 DEFAULT_MODEL_NAME = "falcon-h1r-7b-nvfp4"
@@ -94,6 +95,11 @@ class HuggingFace(Base):
             '{path}.revision is missing for "{self.repository}": give the 40 characters of a commit id, '
             "since a branch or tag can change under a running deployment",
         ),
+        CEL(
+            "!has(self.quantize) || (has(self.cache) && (has(self.cache.claimName) || has(self.cache.size)))",
+            "{path}.quantize is set while {path}.cache names no claim and gives no size: without a volume that stays, "
+            '"{self.repository}" would be quantized again for every pod, so set cache.size or cache.claimName',
+        ),
     )
 
     repository: Annotated[
@@ -119,6 +125,11 @@ class HuggingFace(Base):
     )
     cache: Storage | None = Field(
         default=None, description="Where downloaded weights are kept; with the pod where unset."
+    )
+    quantize: Quantize | None = Field(
+        default=None,
+        description="The repository holds BF16: a Job quantizes it to NVFP4 on the cache's volume before the first pod "
+        "starts. Needs cache.claimName or cache.size.",
     )
 
 

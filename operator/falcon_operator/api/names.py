@@ -26,12 +26,15 @@ APP_NAME = "falcon-nvfp4"
 OPERATOR_NAME = "falcon-operator"
 COMPONENT_ENGINE = "engine"
 COMPONENT_GATEWAY = "gateway"
+COMPONENT_QUANTIZER = "quantizer"
 
 ANNOTATION_APPLIED = f"{GROUP}/applied"
 ANNOTATION_REVISION = f"{GROUP}/revision"
 ANNOTATION_RENDERER = f"{GROUP}/renderer"
 # Hash of the part of the spec that a pod template was rendered from; the template alone cannot tell.
 ANNOTATION_SPEC = f"{GROUP}/spec"
+# Of a Job that quantizes: the claim and the directory on it that it fills.
+ANNOTATION_QUANTIZED = f"{GROUP}/quantized"
 
 # The revision that was rolled back, and why: kept at the Deployment for as long as it is still asked for.
 ANNOTATION_FAILED_REVISION = f"{GROUP}/failed-revision"
@@ -55,6 +58,7 @@ LAUNCHER_PORT_NAME = "launcher"
 LAUNCHER_PORT = 8001
 SERVICE_PORT = 80
 GATEWAY_CONTAINER = "gateway"
+QUANTIZER_CONTAINER = "quantize"
 GATEWAY_PORT = 8080
 # Metrics, held requests, and the health of the process itself.
 GATEWAY_METRICS_PORT_NAME = "metrics"
@@ -138,6 +142,11 @@ def cache_claim_name(name: str) -> str:
 def model_claim_name(name: str) -> str:
     """The claim for downloaded weights, where the spec asks for one by size."""
     return f"{name}-model"
+
+
+def quantize_job_name(name: str, content: str) -> str:
+    """The Job that quantizes the model; its name is a label of its pods, so it is short."""
+    return f"{name}-q-{content[:HASH_LENGTH]}"
 
 
 def service_url(name: str, namespace: str, cluster_domain: str) -> str:

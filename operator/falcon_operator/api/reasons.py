@@ -67,6 +67,11 @@ class Reason(StrEnum):
     ROLLOUT_STALLED = "RolloutStalled"
     ROLLED_BACK = "RolledBack"
 
+    # The Job that quantizes the model before the first pod.
+    QUANTIZING = "Quantizing"
+    QUANTIZED = "Quantized"
+    QUANTIZE_FAILED = "QuantizeFailed"
+
     # Pods, from outside the container.
     UNSCHEDULABLE = "Unschedulable"
     PODS_SCHEDULED = "PodsScheduled"

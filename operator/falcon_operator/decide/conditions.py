@@ -15,8 +15,9 @@ from falcon_operator.decide.endpoint import Endpoint
 from falcon_operator.decide.endpoint_words import count
 from falcon_operator.decide.facts import Seen
 from falcon_operator.decide.placement import Placement
+from falcon_operator.decide.quantize import Hold
 from falcon_operator.decide.refused_children import ChildRefused
-from falcon_operator.decide.revision import Choice
+from falcon_operator.decide.revision import Choice, Revision
 from falcon_operator.decide.rollout import Rollout
 from falcon_operator.decide.scheduler import unschedulable
 from falcon_operator.decide.setback import Setback
@@ -67,6 +68,7 @@ class Situation:
     placement: Placement
     endpoint: Endpoint
     setback: Setback | None = None
+    hold: Hold | None = None  # what pods of the wanted revision wait for
     autoscaling: tuple[str, Reason, str] | None = None  # status, reason and message of AutoscalingActive
     # Serving engines that are enough while an autoscaler moves the number; None: all that are wanted.
     enough: int | None = None
@@ -93,10 +95,26 @@ class Situation:
         return len(self.rollout.updated_ready) >= min(self.enough, self.rollout.desired)
 
     @property
+    def waits(self) -> Hold | None:
+        """What is worked on before pods start; nothing while the resource is suspended."""
+        return None if self.spec.suspend else self.hold
+
+    @property
+    def stand_in(self) -> tuple[Revision, Reason] | None:
+        """The revision that runs although the spec asks for another one, and why."""
+        if self.setback is not None:
+            return self.setback.good, Reason.ROLLED_BACK
+        if self.hold is not None and self.hold.keeps is not None:
+            return self.hold.keeps, self.hold.reason
+        return None
+
+    @property
     def stall(self) -> tuple[Reason, str] | None:
         """What only a person can resolve: nothing serves, a rollout cannot go on, or it was rolled back."""
         if self.refused is not None:
             return self.refused.reason, self.refused.message
+        if self.waits is not None and self.waits.final:
+            return self.waits.reason, self.waits.message + self.meanwhile
         blocker = self.rollout.blocker
         if blocker is not None and blocker.final and not self.rollout.ready:
             return blocker.reason, blocker.message
@@ -106,6 +124,13 @@ class Situation:
             kept = f"{_pods(len(self.rollout.ready))} of earlier revisions kept"
             return blocker.reason, f"{blocker.message} The rollout is held, with {kept}."
         return None
+
+    @property
+    def meanwhile(self) -> str:
+        """Who serves while something is waited for."""
+        if not self.rollout.ready:
+            return ""
+        return f" Until then {_pods(len(self.rollout.ready))} of revision {self.rollout.revision} serve."
 
     @property
     def returning(self) -> bool:
@@ -141,6 +166,8 @@ def ready(s: Situation, served: Condition) -> Condition:
         return Condition(Type.READY, "False", s.refused.reason, s.refused.message)
     if s.idle is not None:
         return Condition(Type.READY, "False", s.idle, _idle_words(s))
+    if s.waits is not None:
+        return Condition(Type.READY, "False", s.waits.reason, s.waits.message)
     if s.setback is not None and s.stall is not None:
         return Condition(Type.READY, "False", *s.stall)
     if s.serves_enough:
@@ -162,6 +189,8 @@ def reconciling(s: Situation, served: Condition) -> Condition:
         return Condition(Type.RECONCILING, "True", Reason.ROLLED_BACK, s.rollout.progress)
     if s.stall is not None:
         return Condition(Type.RECONCILING, "False", s.stall[0], "Nothing goes on by itself: see Stalled.")
+    if s.waits is not None:
+        return Condition(Type.RECONCILING, "True", s.waits.reason, s.waits.message)
     if s.rollout.complete:
         if s.rollout.desired and served.status == "Unknown":
             return Condition(Type.RECONCILING, "True", served.reason, served.message)
@@ -196,6 +225,8 @@ def available(s: Situation) -> Condition:
         return Condition(Type.AVAILABLE, "False", s.refused.reason, s.refused.message)
     if s.idle is not None:
         return Condition(Type.AVAILABLE, "False", s.idle, _idle_words(s))
+    if s.waits is not None:
+        return Condition(Type.AVAILABLE, "False", s.waits.reason, s.waits.message)
     if s.rollout.blocker is not None:
         return Condition(Type.AVAILABLE, "False", s.rollout.blocker.reason, s.rollout.blocker.message)
     held = f" New requests wait in the gateway, up to {s.spec.gateway.hold_timeout}." if s.endpoint.ready else ""
@@ -209,6 +240,8 @@ def progressing(s: Situation) -> Condition:
         return Condition(Type.PROGRESSING, "True", Reason.ROLLED_BACK, s.rollout.progress)
     if s.stall is not None:
         return Condition(Type.PROGRESSING, "False", s.stall[0], s.stall[1])
+    if s.waits is not None:
+        return Condition(Type.PROGRESSING, "True", s.waits.reason, s.waits.message + s.meanwhile)
     if s.rollout.complete:
         if s.idle is not None:
             return Condition(Type.PROGRESSING, "False", s.idle, _idle_words(s))
@@ -291,9 +324,9 @@ def fits(s: Situation) -> Condition:
         return kept
     engine, clamped = s.spec.engine, s.seen.clamped
     asked = f"maxModelLen {engine.max_model_len} and maxNumSeqs {engine.max_num_seqs}"
-    if s.setback is not None:
-        message = f"Revision {s.setback.good.revision} runs, which is not what spec.engine asks for: see Stalled."
-        return Condition(Type.FITS, "Unknown", Reason.ROLLED_BACK, message)
+    if s.stand_in is not None:
+        message = f"Revision {s.stand_in[0].revision} runs, which is not what spec.engine asks for: see Progressing."
+        return Condition(Type.FITS, "Unknown", s.stand_in[1], message)
     if s.has_started and clamped is not None:
         message = f"The engine started with {asked}, lowered to {clamped.given}: {clamped.why}"
         return Condition(Type.FITS, "True", Reason.CLAMPED, message)
@@ -318,9 +351,9 @@ def engine_supported(s: Situation) -> Condition:
 
 def up_to_date(s: Situation) -> Condition:
     """Whether an adoption of today's renderer and defaults would change the pods."""
-    if s.setback is not None:
-        message = f"Revision {s.setback.good.revision} runs, which is not what the spec asks for: see Stalled."
-        return Condition(Type.UP_TO_DATE, "False", Reason.ROLLED_BACK, message)
+    if s.stand_in is not None:
+        message = f"Revision {s.stand_in[0].revision} runs, which is not what the spec asks for: see Progressing."
+        return Condition(Type.UP_TO_DATE, "False", s.stand_in[1], message)
     if s.choice.up_to_date:
         message = "The pods are what this operator makes of the spec."
         return Condition(Type.UP_TO_DATE, "True", Reason.UP_TO_DATE, message)

@@ -12,19 +12,21 @@ from falcon_operator.decide.types import Event
 _NOTE_CHARACTERS = 1000
 # The action of an event that says that an engine has failed.
 ENGINE_FAILURE = "RunEngine"
+_QUANTIZE = "Quantize"
 
 
-def events(live: Mapping[str, Any], new: Mapping[str, Any], cost: str = "") -> tuple[Event, ...]:
+def events(live: Mapping[str, Any], new: Mapping[str, Any], cost: str = "", quantized: str = "") -> tuple[Event, ...]:
     """Failures once each, Stalled and Ready when they begin, a change of revision with its cost, a return from one.
 
-    And each move of the autoscaler.
+    And each move of the autoscaler, and when the model begins to be quantized; `quantized` says that it is.
     """
     found: list[Event] = []
     failure = new.get("lastFailure")
     if failure and _identity(failure) != _identity(live.get("lastFailure") or {}):
         said = (failure.get("message"), retried(failure.get("since")), failure.get("hint"))
         note = " ".join(part for part in said if part)
-        found.append(_event("Warning", failure["reason"], ENGINE_FAILURE, note))
+        action = _QUANTIZE if failure["reason"] == Reason.QUANTIZE_FAILED else ENGINE_FAILURE
+        found.append(_event("Warning", failure["reason"], action, note))
     for kind, status, action in (("Stalled", "True", "Reconcile"), ("GPUCompatible", "False", "Schedule")):
         now, before = _condition(new, kind), _condition(live, kind)
         began = now.get("status") == status and (before.get("status"), before.get("reason")) != (status, now["reason"])
@@ -38,6 +40,7 @@ def events(live: Mapping[str, Any], new: Mapping[str, Any], cost: str = "") -> t
     if old and updated and old != updated:
         note = f"Pods of revision {old} are replaced by revision {updated}{cost}."
         found.append(_event("Normal", Reason.ROLLOUT_IN_PROGRESS.value, "Rollout", note))
+    found += _quantizing(_condition(live, "Progressing"), _condition(new, "Progressing"), quantized)
     moved, told = (_last_move(status) for status in (new, live))
     if moved and moved != told:
         note = f"Scaled from {moved['fromReplicas']} to {moved['toReplicas']}: {moved['reason']}"
@@ -46,6 +49,15 @@ def events(live: Mapping[str, Any], new: Mapping[str, Any], cost: str = "") -> t
     if ready.get("status") == "True" and _condition(live, "Ready").get("status") != "True":
         found.append(_event("Normal", Reason.READY.value, "Serve", f"{ready['message']} The endpoint is {new['url']}."))
     return tuple(found)
+
+
+def _quantizing(live: Mapping[str, Any], new: Mapping[str, Any], quantized: str) -> list[Event]:
+    before, now = live.get("reason") == Reason.QUANTIZING, new.get("reason") == Reason.QUANTIZING
+    if now and not before:
+        return [_event("Normal", Reason.QUANTIZING.value, _QUANTIZE, new["message"])]
+    if before and not now and quantized:
+        return [_event("Normal", Reason.QUANTIZED.value, _QUANTIZE, quantized)]
+    return []
 
 
 def _event(kind: Any, reason: str, action: str, note: str) -> Event:

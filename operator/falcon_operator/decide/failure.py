@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from falcon_engine.signatures import TRANSIENT_SECONDS
+from falcon_operator.api import names
 from falcon_operator.api.reasons import Reason
 from falcon_operator.decide import termination
 from falcon_operator.decide.pods import Pod, parse_time
@@ -219,6 +220,8 @@ def _image(pod: Pod, reason: str, text: str) -> Cause:
 
 def _image_meant(pod: Pod, text: str) -> tuple[str, str]:
     """The image that a message is about and the field that names it: weights can come as an image too."""
+    if pod.container == names.QUANTIZER_CONTAINER:
+        return pod.image or "of the quantizer", "spec.model.source.huggingFace.quantize.image"
     quoted = re.search(r'image "([^"]+)"', text)
     if quoted and pod.image and pod.image not in text:
         return quoted[1], "spec.model.source.oci.reference"

@@ -25,9 +25,10 @@ def parse_time(text: str | None) -> datetime | None:
 
 @dataclass(frozen=True)
 class Pod:
-    """One engine pod."""
+    """One pod; `container` is the one of its containers that matters."""
 
     raw: Mapping[str, Any]
+    container: str = names.CONTAINER_NAME
 
     @property
     def name(self) -> str:
@@ -71,15 +72,15 @@ class Pod:
 
     @property
     def image(self) -> str:
-        """The engine's image as the pod asks for it."""
+        """The container's image as the pod asks for it."""
         containers = (self.raw.get("spec") or {}).get("containers") or []
-        return next((c.get("image") or "" for c in containers if c.get("name") == names.CONTAINER_NAME), "")
+        return next((c.get("image") or "" for c in containers if c.get("name") == self.container), "")
 
     @property
     def engine(self) -> Mapping[str, Any]:
-        """The status of the engine's container, empty before there is one."""
+        """The status of the container, empty before there is one."""
         statuses = self.status.get("containerStatuses") or []
-        return next((s for s in statuses if s.get("name") == names.CONTAINER_NAME), {})
+        return next((s for s in statuses if s.get("name") == self.container), {})
 
     def state(self, kind: str, last: bool = False) -> Mapping[str, Any] | None:
         """`waiting`, `running` or `terminated` of the engine's container, now or before its last restart."""
@@ -120,7 +121,7 @@ class Pod:
         return self.condition("PodScheduled").get("lastTransitionTime") or self.created
 
 
-def pods_of(uid: str, raw: Sequence[Mapping[str, Any]]) -> tuple[Pod, ...]:
+def pods_of(uid: str, raw: Sequence[Mapping[str, Any]], container: str = names.CONTAINER_NAME) -> tuple[Pod, ...]:
     """The pods of this incarnation of a resource, in the order of their creation."""
-    found = [Pod(p) for p in raw if (p.get("metadata", {}).get("labels") or {}).get(names.LABEL_UID) == uid]
+    found = [Pod(p, container) for p in raw if (p.get("metadata", {}).get("labels") or {}).get(names.LABEL_UID) == uid]
     return tuple(sorted(found, key=lambda p: (p.created, p.name)))

@@ -21,6 +21,7 @@ from falcon_operator.decide import (
     gate,
     placement,
     placement_words,
+    quantize,
     refused_children,
     revision,
     rollout,
@@ -81,6 +82,15 @@ def _acted_on(
     if returned is not None:
         choice = replace(choice, target=returned.good)
         state = observed(returned.good.revision)
+    quantization = quantize.observe(spec, owner, renderer, snapshot, live_status.get("lastFailure"))
+    changes = running is not None and running.revision != choice.target.revision
+    hold = quantization.hold if returned is None and (running is None or changes) else None
+    if hold is not None and running is not None:
+        # What runs goes on, and is scaled, until there is something to replace it by.
+        kept = next((r for r in recorded if r.revision == running.revision), running)
+        choice, hold, changes = replace(choice, target=kept), replace(hold, keeps=kept), False
+        state = replace(observed(kept.revision), blocker=None)
+    state = replace(state, failures=(*state.failures, *quantization.failures))
     target = choice.target
     # Of one revision the target's template is recorded, not the live one: with the API server's defaults in it, the
     # Deployment would be written once more, for nothing.
@@ -98,7 +108,6 @@ def _acted_on(
     places = placement.place(spec, version, snapshot.nodes)
     state = placement_words.explained(state, places)
     endpoint = endpoints.observe(spec, owner, snapshot)
-    changes = running is not None and running.revision != target.revision
     crowded = bool(state.outdated) and state.blocker is not None and state.blocker.reason is Reason.UNSCHEDULABLE
     manner = strategy.manner(spec, there, changes, places, snapshot.nodes, snapshot.free, crowded)
     started = (live_status.get("coldStart") or {}).get("ready")
@@ -124,6 +133,7 @@ def _acted_on(
         placement=places,
         endpoint=endpoint,
         setback=returned,
+        hold=hold,
         autoscaling=autoscaling_status.condition(spec, there, scaled, snapshot.scaling, live_conditions),
         enough=autoscaling.enough(spec),
     )
@@ -139,25 +149,38 @@ def _acted_on(
         ),
     }
     annotations = target.annotations | (returned.annotations if returned is not None else {}) | marks
-    moving = (*pods, *endpoint.pods)
+    moving = (*pods, *endpoint.pods, *quantization.pods)
     status, requeue = statuses.settled(_ordered(new), live_status, moving, now, state.doing)
-    apply = [deployment(spec, owner, desired, target.template, annotations, surges=manner.surge)]
+    waits = hold is not None and hold.keeps is None
+    apply = [] if waits else [deployment(spec, owner, desired, target.template, annotations, surges=manner.surge)]
     # The launcher first, and claims too: pods that look for them in vain are tried again only after a while.
-    apply[:0] = claims.claims(spec, owner, snapshot.claims)
+    apply[:0] = [*claims.claims(spec, owner, snapshot.claims), *quantization.apply]
     if target.launcher == renderer.launcher.name and renderer.launcher.name not in snapshot.launchers:
         apply.insert(0, launcher_config_map(owner.namespace, renderer.launcher))
     apply += [*endpoints.objects(spec, owner, renderer.config, seen, snapshot, endpoint), *records]
     in_use = {target.revision, *(p.revision or "" for p in pods), running.revision if running else ""}
     return Plan(
         apply=tuple(apply),
-        delete=(*revision.superfluous(owner, recorded, in_use), *endpoints.superfluous(apply, snapshot)),
+        delete=(
+            *revision.superfluous(owner, recorded, in_use),
+            *endpoints.superfluous(apply, snapshot),
+            *quantization.superfluous,
+        ),
         status=status,
-        events=events(live_status, status, f", {state.cost}" + (f" ({manner.why})" if manner.why else "")),
+        events=events(
+            live_status,
+            status,
+            f", {state.cost}" + (f" ({manner.why})" if manner.why else ""),
+            quantization.finished,
+        ),
         requeue_after=requeue,
         observe=facts.unobserved(pods, snapshot.engines),
         look=manner.look,
         costs=deletion_cost.candidates(desired, there, pods),
-        autoscale=autoscaling.watch(
+        # The number of engines that cannot start is nothing to find.
+        autoscale=None
+        if waits
+        else autoscaling.watch(
             spec,
             there,
             live_status,

@@ -176,6 +176,12 @@ def _last_line(text: str) -> str:
     return lines[-1].rstrip(".")[:400] if lines else ""
 
 
+def last_sentence(text: str) -> str:
+    """The last line that a container has said, as a sentence; empty where it said nothing."""
+    lines = [line for line in map(_plain, text.splitlines()) if line]
+    return _sentence(lines[-1], _HINT_CHARACTERS) if lines else ""
+
+
 def _said(text: str) -> str:
     line = _last_line(text)
     return f'; its last line was "{line}".' if line else "."

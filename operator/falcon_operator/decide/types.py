@@ -66,6 +66,8 @@ class Snapshot:
     revisions: tuple[Mapping[str, Any], ...] = ()
     pods: tuple[Mapping[str, Any], ...] = ()  # of engines
     gateway_pods: tuple[Mapping[str, Any], ...] = ()
+    jobs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # that quantize
+    quantizer_pods: tuple[Mapping[str, Any], ...] = ()
     # What belongs to it besides, by kind and name: may be there or not, as the spec asks.
     owned: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
     missing: frozenset[str] = frozenset()  # kinds that the API server does not know, or does not hand out

@@ -30,6 +30,8 @@ def environment(spec: Spec, intent: Intent) -> list[dict[str, Any]]:
         "DO_NOT_TRACK": "1",
     }
     remote = spec.model.source.hugging_face
+    if remote is not None and remote.quantize is not None:
+        remote = None  # a Job has downloaded it
     if remote is None:
         own["HF_HUB_OFFLINE"] = "1"
     else:

@@ -7,8 +7,8 @@ import re
 from falcon_engine.intent import Intent
 from falcon_engine.intent import Source as IntentSource
 from falcon_operator.api import names
-from falcon_operator.api.model import Source
 from falcon_operator.api.spec import Spec
+from falcon_operator.desired import quantized
 from falcon_operator.desired.volumes import SOURCE_DIRECTORY
 
 # A tag that starts with a version of vLLM, as in vllm/vllm-openai:v0.33.0-cu130.
@@ -23,7 +23,7 @@ def intent(spec: Spec, image: str) -> Intent:
         version=engine.version or version_of_tag(image),
         names=spec.model.names,
         port=names.ENGINE_PORT,
-        source=_source(spec.model.source),
+        source=_source(spec),
         checkpoint=spec.model.checkpoint.value,
         max_model_len=engine.max_model_len,
         max_num_seqs=engine.max_num_seqs,
@@ -53,7 +53,10 @@ def version_of_tag(image: str) -> str | None:
     return match[1] if match else None
 
 
-def _source(source: Source) -> IntentSource:
+def _source(spec: Spec) -> IntentSource:
+    source = spec.model.source
+    if (made := quantized.directory(spec)) is not None:
+        return IntentSource(kind="volume", path=made)
     if source.volume is not None:
         return IntentSource(kind="volume", path=_below_source(source.volume.path))
     if source.oci is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from falcon_operator.api import names
+from falcon_operator.api.pod import Resources
 from falcon_operator.api.spec import Spec
 from falcon_operator.desired import affinity, quantity
 from falcon_operator.desired.canonical import content_hash, without_none
@@ -59,25 +60,17 @@ def labelled(template: dict[str, Any], owner_name: str, uid: str, revision: str)
 
 
 def _pod_spec(spec: Spec, owner_name: str, renderer: Renderer) -> dict[str, Any]:
-    scheduling, security = spec.scheduling, spec.security
+    scheduling = spec.scheduling
     mounted = volumes(spec, owner_name, renderer.launcher.name)
     requirements = affinity.requirements(spec, profile_of(spec, image_of(spec, renderer)))
-    user_affinity = _without_empty_lists(scheduling.affinity.manifest()) if scheduling.affinity else None
+    user_affinity = without_empty_lists(scheduling.affinity.manifest()) if scheduling.affinity else None
     found: dict[str, Any] = without_none(
         {
             "automountServiceAccountToken": False,
             # A Service named `vllm` would put VLLM_PORT into the engine's environment.
             "enableServiceLinks": False,
             "terminationGracePeriodSeconds": spec.rollout.drain_timeout_seconds + STOP_SECONDS,
-            "securityContext": {
-                "runAsNonRoot": True,
-                "runAsUser": security.run_as_user,
-                "runAsGroup": security.run_as_group,
-                "fsGroup": security.fs_group,
-                # Weights and caches are many files: their owner is changed once, not at every start.
-                "fsGroupChangePolicy": "OnRootMismatch",
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
+            "securityContext": security(spec),
             "imagePullSecrets": [{"name": s.name} for s in spec.image.pull_secrets] or None,
             "runtimeClassName": scheduling.runtime_class_name,
             "schedulerName": scheduling.scheduler_name,
@@ -86,17 +79,7 @@ def _pod_spec(spec: Spec, owner_name: str, renderer: Renderer) -> dict[str, Any]
             "tolerations": [t.manifest() for t in scheduling.tolerations] or None,
             "affinity": affinity.merged(user_affinity, requirements),
             "topologySpreadConstraints": _spread(spec, owner_name) or None,
-            "resourceClaims": [
-                without_none(
-                    {
-                        "name": claim.name,
-                        "resourceClaimName": claim.resource_claim_name,
-                        "resourceClaimTemplateName": claim.resource_claim_template_name,
-                    }
-                )
-                for claim in spec.gpu.claims
-            ]
-            or None,
+            "resourceClaims": resource_claims(spec) or None,
             "volumes": mounted.volumes,
             "containers": [_container(spec, renderer, mounted.mounts)],
         }
@@ -131,11 +114,7 @@ def _container(spec: Spec, renderer: Renderer, mounts: list[dict[str, Any]]) -> 
             **_NOTHING_TO_DRAIN,
         },
         "lifecycle": {"preStop": {"exec": {"command": [*_LAUNCHER, "drain"]}}},
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-            "readOnlyRootFilesystem": spec.security.read_only_root_filesystem,
-        },
+        "securityContext": container_security(spec),
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
 
@@ -150,38 +129,84 @@ def _probe(port: str, path: str, period: int, failures: int, timeout: int) -> di
 
 
 def _resources(spec: Spec) -> dict[str, Any]:
-    requests = {
-        "cpu": quantity.canonical(spec.resources.requests.cpu),
-        "memory": quantity.canonical(spec.resources.requests.memory),
+    found = cpu_and_memory(spec.resources)
+    if spec.effective_gpu_count:
+        gpus = {spec.gpu.effective_resource_name: str(spec.effective_gpu_count)}
+        found = {name: {**found.get(name, {}), **gpus} for name in ("requests", "limits")}
+    if spec.gpu.claims:
+        found["claims"] = container_claims(spec)
+    return found
+
+
+def cpu_and_memory(resources: Resources) -> dict[str, Any]:
+    """Requests, and limits where there are any, as the API server stores them."""
+    found: dict[str, Any] = {
+        "requests": {
+            "cpu": quantity.canonical(resources.requests.cpu),
+            "memory": quantity.canonical(resources.requests.memory),
+        }
     }
     limits = {
         name: quantity.canonical(value)
-        for name, value in (("cpu", spec.resources.limits.cpu), ("memory", spec.resources.limits.memory))
+        for name, value in (("cpu", resources.limits.cpu), ("memory", resources.limits.memory))
         if value is not None
     }
-    if spec.effective_gpu_count:
-        gpus = {spec.gpu.effective_resource_name: str(spec.effective_gpu_count)}
-        requests, limits = {**requests, **gpus}, {**limits, **gpus}
-    found: dict[str, Any] = {"requests": requests}
-    if limits:
-        found["limits"] = limits
-    if spec.gpu.claims:
-        found["claims"] = [without_none({"name": c.name, "request": c.request}) for c in spec.gpu.claims]
-    return found
+    return {**found, "limits": limits} if limits else found
+
+
+def resource_claims(spec: Spec) -> list[dict[str, Any]]:
+    """The device claims of a pod."""
+    return [
+        without_none(
+            {
+                "name": claim.name,
+                "resourceClaimName": claim.resource_claim_name,
+                "resourceClaimTemplateName": claim.resource_claim_template_name,
+            }
+        )
+        for claim in spec.gpu.claims
+    ]
+
+
+def container_claims(spec: Spec) -> list[dict[str, Any]]:
+    """The device claims that a container uses."""
+    return [without_none({"name": c.name, "request": c.request}) for c in spec.gpu.claims]
+
+
+def security(spec: Spec) -> dict[str, Any]:
+    """The user that a pod runs as, within the restricted profile."""
+    return {
+        "runAsNonRoot": True,
+        "runAsUser": spec.security.run_as_user,
+        "runAsGroup": spec.security.run_as_group,
+        "fsGroup": spec.security.fs_group,
+        # Weights and caches are many files: their owner is changed once, not at every start.
+        "fsGroupChangePolicy": "OnRootMismatch",
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def container_security(spec: Spec) -> dict[str, Any]:
+    """What a container may not, within the restricted profile."""
+    return {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": spec.security.read_only_root_filesystem,
+    }
 
 
 def _spread(spec: Spec, owner_name: str) -> list[dict[str, Any]]:
     own = {"matchLabels": names.selector_labels(owner_name)}
     return [
-        {"labelSelector": own, **_without_empty_lists(constraint.manifest())}
+        {"labelSelector": own, **without_empty_lists(constraint.manifest())}
         for constraint in spec.scheduling.topology_spread_constraints
     ]
 
 
-def _without_empty_lists(value: Any) -> Any:
+def without_empty_lists(value: Any) -> Any:
     """An empty list says nothing, and the API server would not give it back; an empty selector says "all"."""
     if isinstance(value, dict):
-        return {k: _without_empty_lists(v) for k, v in value.items() if v != []}
+        return {k: without_empty_lists(v) for k, v in value.items() if v != []}
     if isinstance(value, list):
-        return [_without_empty_lists(v) for v in value]
+        return [without_empty_lists(v) for v in value]
     return value

@@ -24,8 +24,13 @@ def pod_relevant(spec: Spec) -> dict[str, Any]:
     if spec.cache.size is not None:
         said["cache"] = {"size": "any"}
     remote = spec.model.source.hugging_face
-    if remote is not None and remote.cache is not None and remote.cache.size is not None:
-        said["model"]["source"]["huggingFace"]["cache"] = {"size": "any"}
+    if remote is not None:
+        kept = said["model"]["source"]["huggingFace"]
+        if remote.cache is not None and remote.cache.size is not None:
+            kept["cache"] = {"size": "any"}
+        if remote.quantize is not None:
+            # What the Job runs in, and on what, changes nothing of what it makes.
+            kept["quantize"] = {"kvScales": remote.quantize.kv_scales.value}
     return said
 
 

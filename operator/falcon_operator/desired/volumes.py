@@ -46,9 +46,16 @@ def volumes(spec: Spec, owner_name: str, launcher_name: str) -> Volumes:
             image["pullPolicy"] = source.oci.pull_policy
         entries.append(_entry("source", SOURCE_DIRECTORY, {"image": image}, read_only=True))
     if source.hugging_face is not None:
-        kept = _storage(source.hugging_face.cache or Storage(), names.model_claim_name(owner_name))
-        entries.append(_entry("model", MODEL_DIRECTORY, kept))
+        # What a Job has quantized there is only read.
+        quantized = source.hugging_face.quantize is not None
+        entries.append(_entry("model", MODEL_DIRECTORY, model_volume(spec, owner_name), read_only=quantized))
     return Volumes(volumes=[v for v, _ in entries], mounts=[m for _, m in entries])
+
+
+def model_volume(spec: Spec, owner_name: str) -> dict[str, Any]:
+    """Where downloaded weights are kept."""
+    remote = spec.model.source.hugging_face
+    return _storage((remote.cache if remote else None) or Storage(), names.model_claim_name(owner_name))
 
 
 def _storage(storage: Storage, own_claim: str) -> dict[str, Any]:

@@ -91,7 +91,13 @@ class KubeClient:
 
     async def delete(self, resource: Resource, namespace: str, name: str, uid: str) -> None:
         """Delete this incarnation of an object, not another one of the same name."""
-        options = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": uid}}
+        options = {
+            "kind": "DeleteOptions",
+            "apiVersion": "v1",
+            "preconditions": {"uid": uid},
+            # What everything does by itself but a Job, which would leave its pods behind.
+            "propagationPolicy": "Background",
+        }
         await self._request("DELETE", resource.path(namespace, name), options, "application/json")
 
     async def create_event(self, event: Mapping[str, Any]) -> Object:

@@ -44,6 +44,7 @@ CONTROLLER_REVISION = Resource("apps/v1", "ControllerRevision", "controllerrevis
 SERVICE = Resource("v1", "Service", "services")
 CONFIG_MAP = Resource("v1", "ConfigMap", "configmaps")
 POD = Resource("v1", "Pod", "pods")
+JOB = Resource("batch/v1", "Job", "jobs")
 CLAIM = Resource("v1", "PersistentVolumeClaim", "persistentvolumeclaims")
 EVENT = Resource("v1", "Event", "events")
 NODE = Resource("v1", "Node", "nodes", namespaced=False)
@@ -62,6 +63,7 @@ WATCHED: Mapping[Resource, str | None] = {
     CONFIG_MAP: OURS,
     POD: OURS,
     CLAIM: OURS,
+    JOB: OURS,
     DISRUPTION_BUDGET: OURS,
     NETWORK_POLICY: OURS,
     HTTP_ROUTE: OURS,

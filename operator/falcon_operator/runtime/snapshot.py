@@ -9,7 +9,7 @@ from falcon_operator.api import names
 from falcon_operator.decide.nodes import NodeIndex
 from falcon_operator.decide.types import EngineFacts, Snapshot
 from falcon_operator.kube.apply import controller_uid
-from falcon_operator.kube.resources import CLAIM, CONTROLLER_REVISION, DEPLOYMENT, EXTENSIONS, POD, SERVICE
+from falcon_operator.kube.resources import CLAIM, CONTROLLER_REVISION, DEPLOYMENT, EXTENSIONS, JOB, POD, SERVICE
 from falcon_operator.runtime.cache import Cache, Key
 
 
@@ -28,7 +28,8 @@ def snapshot_of(
     claims: dict[str, Mapping[str, Any]] = {}
     revisions: list[Mapping[str, Any]] = []
     pods: list[Mapping[str, Any]] = []
-    gateway_pods: list[Mapping[str, Any]] = []
+    by_component: dict[str, list[Mapping[str, Any]]] = {names.COMPONENT_GATEWAY: [], names.COMPONENT_QUANTIZER: []}
+    jobs: dict[str, Mapping[str, Any]] = {}
     owned: dict[tuple[str, str], Mapping[str, Any]] = {}
     for kind, body in cache.children(key):
         name = body["metadata"]["name"]
@@ -36,8 +37,7 @@ def snapshot_of(
             # A pod is controlled by its ReplicaSet; the template's label says whose it is.
             labels = body["metadata"]["labels"]
             if labels.get(names.LABEL_UID, uid) == uid:
-                of_gateway = labels.get(names.LABEL_COMPONENT) == names.COMPONENT_GATEWAY
-                (gateway_pods if of_gateway else pods).append(body)
+                by_component.get(labels.get(names.LABEL_COMPONENT), pods).append(body)
         elif controller_uid(body) != uid:
             continue
         elif kind is DEPLOYMENT and name == names.deployment_name(key[1]):
@@ -48,6 +48,8 @@ def snapshot_of(
             revisions.append(body)
         elif kind is CLAIM:
             claims[name] = body
+        elif kind is JOB:
+            jobs[name] = body
         else:
             owned[kind.kind, name] = body
     pods.sort(key=lambda pod: pod["metadata"]["name"])
@@ -58,7 +60,9 @@ def snapshot_of(
         services=services,
         revisions=tuple(revisions),
         pods=tuple(pods),
-        gateway_pods=tuple(gateway_pods),
+        gateway_pods=tuple(by_component[names.COMPONENT_GATEWAY]),
+        jobs=jobs,
+        quantizer_pods=tuple(by_component[names.COMPONENT_QUANTIZER]),
         owned=owned,
         missing=frozenset(kind.kind for kind in cache.refused & EXTENSIONS),
         claims=claims,
