@@ -4,7 +4,7 @@ SHELL := /bin/bash
 export UV_PYTHON_DOWNLOADS := never
 RUN := .venv/bin
 
-.PHONY: help demo test lint crds down test-loader bench-reconcile bench-gate bench-autoscale bench-autoscale-live bench-gateway bench-loss clean
+.PHONY: help demo test lint crds down test-loader bench-reconcile bench-gate bench-autoscale bench-autoscale-live bench-gateway bench-loss bench-gpu clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ bench-loss: .venv/ready ## what rollouts, drains and failures cost clients that 
 
 bench-autoscale-live: .venv/ready ## the autoscaler on a real node: a step of the load, from zero and back, a trace; PART="react wake" for some
 	@benchmarks/run autoscale-live $(PART)
+
+bench-gpu: .venv/ready ## the engine on this machine's GPUs, in each form of the weights; ARGS="run --work DIR --results DIR"
+	@benchmarks/run gpu $(or $(ARGS),--help)
 
 down: ## stop the cluster and leave nothing behind
 	@testbed/down

@@ -11,8 +11,8 @@ from pathlib import Path
 from falcon_engine import plugins
 
 FILE_NAME = "launch.pyz"
-# What serves, what expands weights where it serves, and what vLLM imports.
-PACKAGES = ("falcon_engine", "falcon_weights", "falcon_vllm")
+# What serves, what expands weights and tunes a kernel where it serves, and what vLLM imports.
+PACKAGES = ("falcon_engine", "falcon_weights", "falcon_tune", "falcon_vllm")
 
 _MAIN = b"import sys\n\nfrom falcon_engine.launch import main\n\nsys.exit(main(sys.argv[1:]))\n"
 _SUFFIXES = (".py", ".json")

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+from itertools import zip_longest
 
 from falcon_engine import profiles
 from falcon_engine.intent import Intent
@@ -50,9 +51,9 @@ def notes(intent: Intent, profile: Profile) -> list[str]:
             said.append(f"kvCacheDtype {intent.kv_cache_dtype} has no effect: not every CPU has the kernels for it")
         if intent.prefix_caching and not profile.fact("cpuPrefixCaching"):
             said.append(f"prefixCaching is off on CPU: {profile.facts['cpuPrefixCaching']['source']}")
-        if not _given(intent, "--kv-cache-memory-bytes"):
+        if not given(intent, "--kv-cache-memory-bytes"):
             said.append(f"the cache takes {CPU_CACHE_BYTES >> 20} MiB; extraArgs --kv-cache-memory-bytes changes that")
-    elif intent.cuda_graph_mode != "NONE" and _given(intent, "--compilation-config", "-cc"):
+    elif intent.cuda_graph_mode != "NONE" and given(intent, "--compilation-config", "-cc"):
         said.append("cudaGraphMode yields to the --compilation-config in extraArgs")
     if profile.flags_complete:
         said += _foreign_parsers(intent, profile)
@@ -80,11 +81,11 @@ def _cuda(intent: Intent, profile: Profile, nvfp4: bool) -> list[str]:
     args += ["--kv-cache-dtype", intent.kv_cache_dtype]
     args += ["--enable-prefix-caching" if intent.prefix_caching else "--no-enable-prefix-caching"]
     quantization = profile.fact("nvfp4Quantization")
-    if quantization and nvfp4 and not _given(intent, "--quantization", "-q"):
+    if quantization and nvfp4 and not given(intent, "--quantization", "-q"):
         args += ["--quantization", quantization]
     if intent.cuda_graph_mode == "NONE":
         args += ["--enforce-eager"]
-    elif _given(intent, "--compilation-config.", "-cc."):
+    elif given(intent, "--compilation-config.", "-cc."):
         # vLLM puts the dotted form of one argument together and drops its JSON form.
         args += ["--compilation-config.cudagraph_mode", intent.cuda_graph_mode]
     else:
@@ -97,7 +98,7 @@ def _cpu(intent: Intent, profile: Profile, nvfp4: bool) -> list[str]:
     # With auto the cache would be what such a checkpoint asks for: FP8.
     args = ["--kv-cache-dtype", "bfloat16" if nvfp4 else "auto", "--enforce-eager"]
     args += ["--enable-prefix-caching" if caching else "--no-enable-prefix-caching"]
-    if not _given(intent, "--kv-cache-memory-bytes"):
+    if not given(intent, "--kv-cache-memory-bytes"):
         args += ["--kv-cache-memory-bytes", str(CPU_CACHE_BYTES)]
     return args
 
@@ -127,7 +128,7 @@ def _queue(intent: Intent, profile: Profile) -> list[str]:
     return args
 
 
-def _given(intent: Intent, *names: str) -> bool:
+def given(intent: Intent, *names: str) -> bool:
     """Whether the extra arguments hold one of these; a name that ends in a dot stands for its dotted forms."""
     for argument in intent.extra_args:
         name = argument.partition("=")[0]
@@ -135,3 +136,13 @@ def _given(intent: Intent, *names: str) -> bool:
         if any(name.startswith(n) if n.endswith(".") else name == n for n in names):
             return True
     return False
+
+
+def value(intent: Intent, name: str) -> str | None:
+    """What the extra arguments give a flag, the last one of them; None where they do not have it."""
+    found = None
+    for argument, following in zip_longest(intent.extra_args, intent.extra_args[1:], fillvalue=""):
+        stated, equals, text = argument.partition("=")
+        if stated.startswith("--") and "--" + stated[2:].replace("_", "-") == name:
+            found = text if equals else following
+    return found

@@ -1,10 +1,11 @@
-"""PID 1 of the serving container, and its preStop hook: `launch.pyz serve | drain | version`."""
+"""PID 1 of the serving container, and its preStop hook: `launch.pyz serve | drain | version | tune`."""
 
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 from falcon_engine import (
@@ -21,6 +22,7 @@ from falcon_engine import (
     repair,
     sequences,
     serving,
+    tuned,
     watch,
 )
 from falcon_engine.attend import Attendant, Prepared, refuse
@@ -39,9 +41,11 @@ def log(sentence: str) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the named command; its return value is the exit code."""
+    if arguments[:1] == ["tune"]:
+        return tune(arguments[1:])
     commands = {"serve": serve, "drain": drain_hook, "version": version}
     if len(arguments) != 1 or arguments[0] not in commands:
-        log(f"usage: launch.pyz {' | '.join(commands)}; got {' '.join(arguments)!r}")
+        log(f"usage: launch.pyz {' | '.join(commands)} | tune [OPTION...]; got {' '.join(arguments)!r}")
         return CONFIGURATION_EXIT
     return commands[arguments[0]]()
 
@@ -51,6 +55,12 @@ def version() -> int:
     engine = locate.locate()
     print(engine.version or "unknown" if engine else "no vllm here")
     return 0 if engine else START_EXIT
+
+
+def tune(arguments: Sequence[str]) -> int:
+    """Tune the state update on the GPU that is here."""
+    run: Callable[[Sequence[str]], int] = import_module("falcon_tune.__main__").main
+    return run(arguments)
 
 
 def drain_hook() -> int:
@@ -148,6 +158,11 @@ def compose(intent: Intent, engine: locate.Engine, stated: str | None, report: R
         report.put(clamped=clamped, max_num_seqs=clamped.given)
     lowered = sequences.lowered(intent, clamped)
     environ = plugins.prepare(intent, profile, engine, nvfp4 if directory else None, os.environ, log)
+    faster = tuned.settings(lowered, profile, stated, found)
+    for note in faster.notes:
+        log(note)
+    lowered = replace(lowered, extra_args=(*faster.arguments, *lowered.extra_args))
+    environ = {**environ, **faster.environ}
     prepared = Prepared(lowered, intent.max_num_seqs, engine.command, profile, stated, model, nvfp4, environ)
     flags.argv(prepared.intent, profile, model, nvfp4=nvfp4)  # refuses what this version lacks
     for note in flags.notes(intent, profile):

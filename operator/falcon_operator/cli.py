@@ -1,4 +1,4 @@
-"""The command line: `falcon-operator run | crds | render | fit | check-model | repair-model`."""
+"""The command line: `falcon-operator run | crds | render | fit | check-model | repair-model | tune`."""
 
 from __future__ import annotations
 
@@ -7,18 +7,24 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from falcon_operator import __version__
+from falcon_operator.api import names
 from falcon_operator.api.config import OperatorConfig
+from falcon_operator.desired.volumes import LAUNCHER_DIRECTORY
 
 ENVIRONMENT = "FALCON_OPERATOR_"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the result is the exit status."""
-    options = _parser(os.environ).parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["tune"]:
+        return _tune(given[1:])  # its options are the tuner's own
+    options = _parser(os.environ).parse_args(given)
     command: int = options.command(options)
     return command
 
@@ -45,6 +51,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     _add_resource(render)
     _add_config(render, environment)
     render.set_defaults(command=_render)
+    commands.add_parser("tune", help="make vLLM's Mamba kernel faster on the GPU that is here; it needs vLLM")
     _add_fit(commands.add_parser("fit", help="print what an engine of a resource holds on a GPU"), environment)
     _add_models(commands)
     return parser
@@ -322,6 +329,16 @@ def _question(options: argparse.Namespace) -> Any:
     from falcon_operator import checking
 
     return checking.Question(options.directory, options.engine_version, options.loader, options.device)
+
+
+def _tune(options: list[str]) -> int:
+    """Hand over to the tuner where there is an engine to tune; the operator's own image has none."""
+    if find_spec("vllm") is None and not {"-h", "--help"} & set(options):
+        run = f"kubectl exec POD -c {names.CONTAINER_NAME} -- python3 {LAUNCHER_DIRECTORY}/{names.LAUNCHER_KEY} tune"
+        return _report([f"tune: there is no vllm here, whose kernel would be timed; run it where engines run: {run}"])
+    from falcon_tune.__main__ import main as tune
+
+    return tune(options)
 
 
 def _report(problems: Sequence[str]) -> int:

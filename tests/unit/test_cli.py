@@ -155,6 +155,20 @@ def test_commands_without_a_cluster_load_neither_kopf_nor_a_client(command: str,
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_tune_says_where_to_run_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tune", "--out", "x"]) == 1
+    said = capsys.readouterr().err
+    assert "no vllm here" in said
+    assert "kubectl exec POD -c engine -- python3 /falcon/launch.pyz tune" in said
+    assert said.count("\n") == 1
+
+
+def test_tune_tells_its_options(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["tune", "--help"])
+    assert "--state-dtype" in capsys.readouterr().out
+
+
 def test_the_version_is_the_projects(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--version"])

@@ -1,0 +1,218 @@
+"""A run's results as one JSON document, and that document as the tables and pictures of docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu import greedy, picture
+
+# The reference of a comparison of answers, and what is compared with it.
+COMPARED = (("ours bf16", "card nvfp4"), ("ours bf16", "ours fp8"), ("plain bf16", "ours bf16"))
+PAIRS = ("card nvfp4", "plain bf16", "ours nvfp4", "ours bf16", "ours fp8", "ours fp8 best")
+LOADS = ("1 x 128/128", "8 x 128/128", "32 x 128/128", "100 x 128/128", "250 x 128/128", "1000 x 128/128",
+         "256 x 128/1024", "32 x 4096/128", "250 x 128/128 sampled")  # fmt: skip
+KNOB_LOADS = ("250 x 128/128", "256 x 128/1024", "32 x 4096/128", "1000 x 128/128")
+_TUNED = re.compile(r"^\s*(\d+)\s+([\d.]+)\s+(\d+)\s+([\d.]+)\s+(\d+)\s+([\d.]+)\s+(\d+) rows, (\d+) warps, (\S+)$")
+_BLOCK = re.compile(r"(<!-- table: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def collect(folder: Path) -> dict[str, Any]:
+    """The document of a run's folder: rows.jsonl, greedy answers. Raises `OSError` where they are not there."""
+    rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    machine = next(row["machine"] for row in rows if "machine" in row)
+    loads: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        if "load" in row:
+            loads.setdefault(row["of"], []).append({k: v for k, v in row.items() if k not in ("of", "at")})
+    sessions = [{**row, "loads": loads.get(row["session"], [])} for row in rows if "session" in row]
+    steps = [{k: v for k, v in row.items() if k != "command"} for row in rows if "step" in row]
+    return {
+        "device": machine["gpu"].splitlines()[0].split(",")[0],
+        "machine": machine,
+        "seconds": rows[-1]["at"] - next(row["at"] for row in rows if "at" in row),
+        "steps": steps,
+        "tuned": _tuned(steps),
+        "sessions": sessions,
+        "answers": _answers(folder),
+    }
+
+
+def _tuned(steps: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    found = []
+    for line in (line for step in steps if step["step"] == "tune" for line in step["output"]):
+        if match := _TUNED.match(line):
+            names = ("sequences", "default_us", "default_gb_s", "tuned_us", "tuned_gb_s", "times", "rows", "warps")
+            found.append({**dict(zip(names, map(float, match.groups()[:8]), strict=True)), "difference": match[9]})
+    return sorted(found, key=lambda row: row["sequences"])
+
+
+def _answers(folder: Path) -> list[dict[str, Any]]:
+    files = {
+        path.name.removesuffix(".json.gz").removeprefix("greedy-"): path for path in folder.glob("greedy-*.json.gz")
+    }
+    found = []
+    for pair in COMPARED:
+        reference, other = (files.get(name.replace(" ", "-")) for name in pair)
+        if reference and other:
+            told = greedy.compare(greedy.read(reference), greedy.read(other))
+            found.append({"reference": pair[0], "other": pair[1], **told})
+    return found
+
+
+def speed(document: Mapping[str, Any], session: str, load: str, figure: str = "tokens_per_second") -> float | None:
+    """One figure of one load; None where it was not measured."""
+    for row in document["sessions"]:
+        for measured in row["loads"]:
+            if row["session"] == session and measured["load"] == load and not measured["failed"]:
+                value = measured.get(figure)
+                return None if value is None else float(value)
+    return None
+
+
+def tables(document: Mapping[str, Any]) -> dict[str, str]:
+    """Markdown by the name under which docs/benchmarks.md has it."""
+    return {
+        "pairs": _pairs(document),
+        "latency": _latency(document),
+        "knobs": _knobs(document),
+        "starts": _starts(document),
+        "tuned": _kernel(document),
+        "answers": _agreement(document),
+        "memory": _memory(document),
+        "steps": _steps(document),
+    }
+
+
+def fill(text: str, document: Mapping[str, Any]) -> str:
+    """The page with each table renewed."""
+    made = tables(document)
+    return _BLOCK.sub(lambda match: f"{match[1]}{made[match[2]]}\n{match[3]}", text)
+
+
+def pictures(document: Mapping[str, Any]) -> dict[str, str]:
+    """SVG by file name."""
+    named = [name for name in PAIRS if speed(document, name, LOADS[4]) is not None]
+    bars = [(load, [speed(document, name, load) for name in named]) for load in LOADS[2:8]]
+    starts = [
+        (row["session"], row["phases"])
+        for row in document["sessions"]
+        if row["session"] in ("card nvfp4", "fp8 cold", "fp8 warm", "fp8 fork", "fp8 few graphs") and "phases" in row
+    ]
+    return {
+        "throughput.svg": picture.groups(f"{document['device']}: output tokens/s", named, bars),
+        "start.svg": picture.stacks(f"{document['device']}: seconds from the process to a served request", starts),
+    }
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows))
+
+
+def _number(value: float | None, digits: int = 0) -> str:
+    return "-" if value is None else f"{value:,.{digits}f}"
+
+
+def _times(value: float | None, of: float | None) -> str:
+    return "-" if value is None or not of else f"{value / of:.2f}"
+
+
+def _pairs(document: Mapping[str, Any]) -> str:
+    named = [name for name in PAIRS if any(speed(document, name, load) is not None for load in LOADS)]
+    best = named[-1]
+    rows = []
+    for load in LOADS:
+        values = {name: speed(document, name, load) for name in named}
+        against = [_times(values[best], values.get(name)) for name in ("card nvfp4", "plain bf16")]
+        if any(value is not None for value in values.values()):
+            rows.append([load, *(_number(values[name]) for name in named), *against])
+    return _table(["load", *named, f"{best} / card", f"{best} / BF16"], rows)
+
+
+def _latency(document: Mapping[str, Any]) -> str:
+    named = [name for name in PAIRS if any(speed(document, name, load) is not None for load in LOADS)]
+    rows = []
+    for load in LOADS[:-1]:
+        cells = []
+        for name in named:
+            told = [speed(document, name, load, f"{of}_p{p}") for of in ("ttft_ms", "tpot_ms") for p in (50, 99)]
+            shown = [_number(v, 1 if i > 1 else 0) for i, v in enumerate(told)]
+            cells.append(f"{shown[0]} / {shown[1]}; {shown[2]} / {shown[3]}" if told[0] is not None else "-")
+        rows.append([load, *cells])
+    return _table(["TTFT p50 / p99; TPOT p50 / p99, ms", *named], rows)
+
+
+def _knobs(document: Mapping[str, Any]) -> str:
+    base = "fp8 fork" if speed(document, "fp8 fork", KNOB_LOADS[0]) else "fp8 cold"
+    rows = []
+    for session in document["sessions"]:
+        if session["gpu"] != document["sessions"][0]["gpu"] or document["machine"].get("gpus") == 1:
+            if not session["loads"]:
+                continue
+            cells = []
+            for load in KNOB_LOADS:
+                value, usual = speed(document, session["session"], load), speed(document, base, load)
+                cells.append(f"{_number(value)} ({_times(value, usual)})" if value and usual else _number(value))
+            given = [*session["arguments"], *(f"{k} {v}" for k, v in session["intent"].items())]
+            rows.append([session["session"], f"`{' '.join(given)}`" if given else "", *cells])
+    return _table(["engine", "changed", *KNOB_LOADS], rows)
+
+
+def _starts(document: Mapping[str, Any]) -> str:
+    started = [session for session in document["sessions"] if "phases" in session]
+    names = list(dict.fromkeys(name for session in started for name in session["phases"]))
+    rows = [
+        [session["session"], *(_number(session["phases"].get(name), 1) for name in names),
+         f"**{session['ready_seconds']:.1f}**"]
+        for session in started
+    ]  # fmt: skip
+    return _table(["engine", *names, "seconds"], rows)
+
+
+def _kernel(document: Mapping[str, Any]) -> str:
+    rows = [
+        [f"{row['sequences']:.0f}", f"{row['default_us']:.1f}", _number(row["default_gb_s"]), f"{row['tuned_us']:.1f}",
+         _number(row["tuned_gb_s"]), f"{row['times']:.2f}", f"{row['rows']:.0f} rows, {row['warps']:.0f} warps",
+         row["difference"]]
+        for row in document["tuned"]
+    ]  # fmt: skip
+    head = ["sequences", "default µs", "GB/s", "tuned µs", "GB/s", "times faster", "launch", "largest difference"]
+    return _table(head, rows)
+
+
+def _agreement(document: Mapping[str, Any]) -> str:
+    names = ("first_token_agreement", "next_token_agreement", "whole_answers_equal", "first_token_kl_mean", "kl_mean",
+             "kl_p99")  # fmt: skip
+    rows = [[row["reference"], row["other"], *(f"{row[name]:g}" for name in names)] for row in document["answers"]]
+    return _table(["reference", "other", *(name.replace("_", " ") for name in names)], rows)
+
+
+def _memory(document: Mapping[str, Any]) -> str:
+    rows = []
+    for session in document["sessions"]:
+        told = " ".join(session["facts"])
+        found = [
+            re.search(pattern, told)
+            for pattern in (
+                r"Model loading took ([\d.]+) GiB",
+                r"Available KV cache memory: ([\d.]+) GiB",
+                r"GPU KV cache size: ([\d,]+) tokens",
+                r"attention block size to (\d+)",
+                r"Maximum concurrency for [\d,]+ tokens per request: ([\d.]+)x",
+            )
+        ]
+        if session["session"] in PAIRS and found[0]:
+            rows.append([session["session"], *(match[1] if match else "-" for match in found)])
+    return _table(["engine", "weights GiB", "KV cache GiB", "KV tokens", "block", "times 65,536 tokens"], rows)
+
+
+def _steps(document: Mapping[str, Any]) -> str:
+    rows = [
+        [step["step"], f"{step['seconds']:.1f}", f"{step['bytes'] / 2**30:.2f}" if step.get("bytes") else "",
+         _number(step["host_memory_mib"] / 1024, 1), _number(step["gpu_memory_mib"] / 1024, 1)]
+        for step in document["steps"]
+    ]  # fmt: skip
+    return _table(["step", "seconds", "GiB written", "host memory GiB", "GPU memory GiB"], rows)

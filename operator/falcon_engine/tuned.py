@@ -1,0 +1,174 @@
+"""What was measured to be faster on the GPU that is there: kernel files, variables, flags; never over the user's."""
+
+import json
+import os
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from falcon_engine import flags, profiles
+from falcon_engine.gpus import Gpu
+from falcon_engine.intent import Intent
+from falcon_engine.kernels import file_name
+from falcon_engine.profiles import Profile
+
+FOLDER_VARIABLE = "VLLM_TUNED_CONFIG_FOLDER"
+SAMPLER_VARIABLE = "VLLM_USE_FLASHINFER_SAMPLER"
+CACHE_VARIABLE = "FALCON_CACHE_DIR"
+FOLDER = "tuned"
+# vLLM 0.22 is the first that reads a tuned file of the state update, and the first that samples by FlashInfer on its
+# own; 0.22 to 0.33 look the file up under one name and read one format (their sources, layers/mamba/ops/mamba_ssm.py).
+SINCE = (0, 22)
+HEAD_DIM, STATE = 128, 256  # of Falcon-H1R-7B
+_PACKAGE = "falcon_engine.kernels"
+_WINNERS = "winners.json"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Variables for the engine, flags that come before the resource's own, and a line on each for the log."""
+
+    environ: Mapping[str, str]
+    arguments: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def settings(
+    intent: Intent,
+    profile: Profile,
+    version: str | None,
+    gpus: Sequence[Gpu],
+    environ: Mapping[str, str] = os.environ,
+) -> Settings:
+    """All of it. Nothing on CPU, and nothing where the GPU is not known."""
+    if intent.device != "cuda" or not gpus:
+        return Settings({})
+    arguments, variables, notes = defaults(intent, profile, gpus, environ)
+    found = {
+        **variables,
+        **sampler(version, environ, notes.append),
+        **kernel(intent, version, gpus, environ, notes.append),
+    }
+    return Settings(found, arguments, tuple(notes))
+
+
+def kernel(
+    intent: Intent, version: str | None, gpus: Sequence[Gpu], environ: Mapping[str, str], log: Callable[[str], None]
+) -> dict[str, str]:
+    """The folder with the tuned file for this GPU: the user's own in the cache, or the one that is shipped."""
+    if environ.get(FOLDER_VARIABLE) or not _reads(version):
+        return {}
+    name = file_name(HEAD_DIM, STATE, _state_dtype(intent), gpus[0].name)
+    own = cache_folder(environ) / FOLDER
+    if (own / name).is_file():
+        log(f"the state update is tuned by {own / name}")
+        return {FOLDER_VARIABLE: str(own)}
+    shipped = _data(name)
+    if shipped is None:
+        log(f"no tuned state update for {gpus[0].name}: `launch.pyz tune` makes one in under a minute")
+        return {}
+    folder = scratch(environ) / FOLDER
+    try:
+        _put(folder / name, shipped)
+    except OSError as e:
+        log(f"warning: the state update stays untuned: {folder} cannot be written ({e.strerror})")
+        return {}
+    log(f"the state update is tuned for {gpus[0].name}")
+    return {FOLDER_VARIABLE: str(folder)}
+
+
+def sampler(version: str | None, environ: Mapping[str, str], log: Callable[[str], None]) -> dict[str, str]:
+    """Sample by Triton where FlashInfer's sampler would have to be built first: 123 s of a start on an H200."""
+    if environ.get(SAMPLER_VARIABLE) or not _reads(version) or _sampler_is_built(environ):
+        return {}
+    log("FlashInfer's sampler is not built here: vLLM's own one samples")
+    return {SAMPLER_VARIABLE: "0"}
+
+
+def defaults(
+    intent: Intent, profile: Profile, gpus: Sequence[Gpu], environ: Mapping[str, str]
+) -> tuple[tuple[str, ...], dict[str, str], list[str]]:
+    """Flags and variables that won on this GPU's family, where neither the resource nor its environment has them."""
+    arguments: list[str] = []
+    variables: dict[str, str] = {}
+    notes: list[str] = []
+    for winner in _winners(gpus):
+        value, source = str(winner["value"]), winner["source"]
+        if "variable" in winner:
+            if not environ.get(winner["variable"]):
+                variables[winner["variable"]] = value
+                notes.append(f"{winner['variable']}={value}: {source}")
+        elif profile.has(winner["flag"]) and not flags.given(intent, winner["flag"]):
+            arguments += [winner["flag"], *value.split()]
+            notes.append(f"{winner['flag']} {value}: {source}")
+    return tuple(arguments), variables, notes
+
+
+def cache_folder(environ: Mapping[str, str]) -> Path:
+    """Where what is worth keeping lies: the cache volume in a pod."""
+    if stated := environ.get(CACHE_VARIABLE):
+        return Path(stated)
+    base = environ.get("XDG_CACHE_HOME")
+    return Path(base, "falcon") if base else _home(environ) / ".cache" / "falcon"
+
+
+def scratch(environ: Mapping[str, str]) -> Path:
+    """Where what one start needs lies."""
+    return _home(environ) / ".falcon"
+
+
+def _home(environ: Mapping[str, str]) -> Path:
+    return Path(environ.get("HOME") or "/tmp")
+
+
+def _reads(version: str | None) -> bool:
+    return (profiles.parse(version) or (0, 0)) >= SINCE
+
+
+def _state_dtype(intent: Intent) -> str:
+    """The state's number format; the model's own is bfloat16."""
+    wide = flags.value(intent, "--mamba-ssm-cache-dtype") or flags.value(intent, "--mamba-cache-dtype")
+    return "float32" if wide == "float32" else "bfloat16"
+
+
+def _sampler_is_built(environ: Mapping[str, str]) -> bool:
+    """Whether FlashInfer has its sampler compiled: in its cache, or shipped with the image."""
+    base = Path(environ.get("FLASHINFER_WORKSPACE_BASE") or _home(environ))
+    try:
+        built = any((base / ".cache" / "flashinfer").glob("*/*/cached_ops/sampling/*.so"))
+    except OSError:
+        built = False
+    return built or find_spec("flashinfer_jit_cache") is not None
+
+
+def _winners(gpus: Sequence[Gpu]) -> list[Mapping[str, Any]]:
+    raw = _data(_WINNERS)
+    families = json.loads(raw)["families"] if raw else []
+    return [
+        w for family in families if all(g.capability in family["capabilities"] for g in gpus) for w in family["winners"]
+    ]
+
+
+def _data(name: str) -> bytes | None:
+    """A file of the package, also out of a zip."""
+    try:
+        return pkgutil.get_data(_PACKAGE, name)
+    except OSError:
+        return None
+
+
+def _put(path: Path, data: bytes) -> None:
+    """Write it whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
