@@ -8,6 +8,9 @@ import platform
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.gpu import plan, report, steps
@@ -20,8 +23,10 @@ _BEFORE_TWO = (("make", "quantize"), ("tune", "expand to fp8", "expand to bf16")
 
 
 def _run(options: argparse.Namespace) -> int:
-    options.results.mkdir(parents=True, exist_ok=True)
     gpus = options.gpus or _gpus()
+    if not options.engine_ready and options.device == "cuda" and not options.command and find_spec("vllm") is None:
+        raise SystemExit(f"there is no vllm in {sys.executable}: run this with the Python of a serving image")
+    options.results.mkdir(parents=True, exist_ok=True)
     setting = Setting(
         work=options.work.resolve(),
         results=options.results.resolve(),
@@ -64,24 +69,25 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _gpus() -> int:
-    told = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True).stdout
+    try:
+        told = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError) as e:
+        raise SystemExit(f"nvidia-smi tells of no GPU here ({e}): run this where one is, or give --gpus") from None
     return min(2, len(told.splitlines()))
 
 
 def _machine() -> dict[str, str]:
     """The device's name and what drives it."""
     query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
-    versions = (
-        "import importlib.metadata as m; print({p: m.version(p) for p in ('vllm', 'torch', 'triton', 'transformers')})"
-    )
-    found = {"python": platform.python_version()}
-    for name, command in (("gpu", query), ("packages", [sys.executable, "-c", versions])):
-        try:
-            told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        except OSError as e:
-            found[name] = str(e)
-        else:
-            found[name] = (told.stdout or told.stderr).strip()[-500:]
+    try:
+        told = subprocess.run(query, capture_output=True, text=True, timeout=60, check=False)
+        gpu = (told.stdout or told.stderr).strip()[-500:]
+    except OSError as e:
+        gpu = str(e)
+    found = {"python": platform.python_version(), "gpu": gpu}
+    for package in ("vllm", "torch", "triton", "transformers"):
+        with suppress(metadata.PackageNotFoundError):  # the engine's may come later
+            found[package] = metadata.version(package)
     return found
 
 

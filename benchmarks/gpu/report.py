@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu import greedy, picture
+from benchmarks.gpu import greedy, picture, server
 
 # The reference of a comparison of answers, and what is compared with it.
 COMPARED = (("ours bf16", "card nvfp4"), ("ours bf16", "ours fp8"), ("plain bf16", "ours bf16"))
@@ -17,28 +18,45 @@ LOADS = ("1 x 128/128", "8 x 128/128", "32 x 128/128", "100 x 128/128", "250 x 1
          "256 x 128/1024", "32 x 4096/128", "250 x 128/128 sampled")  # fmt: skip
 KNOB_LOADS = ("250 x 128/128", "256 x 128/1024", "32 x 4096/128", "1000 x 128/128")
 _TUNED = re.compile(r"^\s*(\d+)\s+([\d.]+)\s+(\d+)\s+([\d.]+)\s+(\d+)\s+([\d.]+)\s+(\d+) rows, (\d+) warps, (\S+)$")
+# Inside of JSON strings, so that names of files stay.
+_FOLDERS = re.compile(r"(?<![\w.])/(?:[\w.+-]+/)+")
 _BLOCK = re.compile(r"(<!-- table: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def collect(folder: Path) -> dict[str, Any]:
-    """The document of a run's folder: rows.jsonl, greedy answers. Raises `OSError` where they are not there."""
-    rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
-    machine = next(row["machine"] for row in rows if "machine" in row)
-    loads: dict[str, list[dict[str, Any]]] = {}
+    """The document of a run's folder: rows.jsonl, greedy answers. Raises `OSError` where they are not there.
+
+    Of what was begun again, the last attempt counts. Folders of the machine that measured are left out.
+    """
+    rows = [json.loads(_FOLDERS.sub("", line)) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    machine = next(row["machine"] for row in reversed(rows) if "machine" in row)
+    loads: dict[str, dict[str, dict[str, Any]]] = {}
     for row in rows:
         if "load" in row:
-            loads.setdefault(row["of"], []).append({k: v for k, v in row.items() if k not in ("of", "at")})
-    sessions = [{**row, "loads": loads.get(row["session"], [])} for row in rows if "session" in row]
-    steps = [{k: v for k, v in row.items() if k != "command"} for row in rows if "step" in row]
+            loads.setdefault(row["of"], {})[row["load"]] = {k: v for k, v in row.items() if k not in ("of", "at")}
+    sessions = {row["session"]: row for row in rows if "session" in row}
+    steps = {row["step"]: {k: v for k, v in row.items() if k != "command"} for row in rows if "step" in row}
     return {
         "device": machine["gpu"].splitlines()[0].split(",")[0],
+        "date": time.strftime("%Y-%m-%d", time.gmtime(rows[-1]["at"])),
         "machine": machine,
-        "seconds": rows[-1]["at"] - next(row["at"] for row in rows if "at" in row),
-        "steps": steps,
-        "tuned": _tuned(steps),
-        "sessions": sessions,
+        "steps": list(steps.values()),
+        "tuned": _tuned(list(steps.values())),
+        "sessions": [
+            {**row, "phases": _phases(folder, row), "loads": list(loads.get(name, {}).values())}
+            for name, row in sessions.items()
+            if "error" not in row
+        ],
+        "failed": {name: row["error"] for name, row in sessions.items() if "error" in row},
         "answers": _answers(folder),
     }
+
+
+def _phases(folder: Path, row: Mapping[str, Any]) -> dict[str, float]:
+    """Out of the log where it was kept."""
+    lines = server.read_log(folder / "logs" / f"serve-{row['session'].replace(' ', '-')}.log")
+    told: dict[str, float] = row.get("phases", {})
+    return server.phases(lines, row.get("ready_seconds", 0.0)) if lines else told
 
 
 def _tuned(steps: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -122,14 +140,14 @@ def _times(value: float | None, of: float | None) -> str:
 
 def _pairs(document: Mapping[str, Any]) -> str:
     named = [name for name in PAIRS if any(speed(document, name, load) is not None for load in LOADS)]
-    best = named[-1]
+    ratios = [(ours, of) for ours in named if ours.startswith("ours fp8") for of in ("card nvfp4", "plain bf16")]
     rows = []
     for load in LOADS:
         values = {name: speed(document, name, load) for name in named}
-        against = [_times(values[best], values.get(name)) for name in ("card nvfp4", "plain bf16")]
+        against = [_times(values[ours], values.get(of)) for ours, of in ratios]
         if any(value is not None for value in values.values()):
             rows.append([load, *(_number(values[name]) for name in named), *against])
-    return _table(["load", *named, f"{best} / card", f"{best} / BF16"], rows)
+    return _table(["load", *named, *(f"{ours} / {of}" for ours, of in ratios)], rows)
 
 
 def _latency(document: Mapping[str, Any]) -> str:
@@ -157,6 +175,7 @@ def _knobs(document: Mapping[str, Any]) -> str:
                 value, usual = speed(document, session["session"], load), speed(document, base, load)
                 cells.append(f"{_number(value)} ({_times(value, usual)})" if value and usual else _number(value))
             given = [*session["arguments"], *(f"{k} {v}" for k, v in session["intent"].items())]
+            given += [f"{k}={v}" for k, v in session["environ"].items()]
             rows.append([session["session"], f"`{' '.join(given)}`" if given else "", *cells])
     return _table(["engine", "changed", *KNOB_LOADS], rows)
 

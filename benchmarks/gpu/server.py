@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -16,7 +17,7 @@ from typing import Any
 
 # Marks every process that one server starts.
 MARK = "FALCON_BENCHMARK_SERVER"
-# The log line that ends each phase of a start, in order; of several such lines the last one counts.
+# The log line that ends each phase of a start, in order; of several, the first one after the phase before counts.
 PHASES = (
     ("imports of the API server", "non-default args"),
     ("configuration", "Asynchronous scheduling is"),
@@ -103,17 +104,8 @@ class Server:
         return " | ".join(text[:300] for text in (told or lines)[-6:])
 
     def phases(self) -> dict[str, float]:
-        """Seconds of each phase; those that the log does not tell are part of the next one."""
-        found: dict[str, float] = {}
-        before = 0.0
-        for name, marker in PHASES:
-            at = [t for t, text in self._lines if marker in text and t <= (self.ready_seconds or t)]
-            if at and at[-1] >= before:
-                found[name] = round(at[-1] - before, 1)
-                before = at[-1]
-        if self.ready_seconds:
-            found["to ready"] = round(self.ready_seconds - before, 1)
-        return found
+        """Seconds of each phase so far."""
+        return phases(self._lines, self.ready_seconds)
 
     def facts(self) -> list[str]:
         """The engine's own words on memory, kernels and graphs."""
@@ -173,6 +165,31 @@ class Server:
         self._process.wait()
         self._pump.join(5)
         return time.monotonic() - began
+
+
+def phases(lines: Sequence[tuple[float, str]], ready: float) -> dict[str, float]:
+    """Seconds of each phase of a start, by a log's lines with their seconds; `ready` is 0 where it never was.
+
+    Phases that the log does not tell are part of the next one.
+    """
+    found: dict[str, float] = {}
+    before = 0.0
+    for name, marker in PHASES:
+        at = next((t for t, text in lines if marker in text and before <= t <= (ready or t)), None)
+        if at is not None:
+            found[name] = round(at - before, 1)
+            before = at
+    if ready:
+        found["to ready"] = round(ready - before, 1)
+    return found
+
+
+def read_log(log: Path) -> list[tuple[float, str]]:
+    """The lines of an engine's log, each with its second; none where there is no log."""
+    if not log.exists():
+        return []
+    found = (re.match(r" *(\d+\.\d\d) (.*)", line) for line in log.read_text().split("\n"))
+    return [(float(match[1]), match[2]) for match in found if match]
 
 
 def _processes() -> dict[int, tuple[int, bytes]]:

@@ -46,7 +46,7 @@ def settings(
     """All of it. Nothing on CPU, and nothing where the GPU is not known."""
     if intent.device != "cuda" or not gpus:
         return Settings({})
-    arguments, variables, notes = defaults(intent, profile, gpus, environ)
+    arguments, variables, notes = defaults(intent, profile, version, gpus, environ)
     found = {
         **variables,
         **sampler(version, environ, notes.append),
@@ -89,13 +89,16 @@ def sampler(version: str | None, environ: Mapping[str, str], log: Callable[[str]
 
 
 def defaults(
-    intent: Intent, profile: Profile, gpus: Sequence[Gpu], environ: Mapping[str, str]
+    intent: Intent, profile: Profile, version: str | None, gpus: Sequence[Gpu], environ: Mapping[str, str]
 ) -> tuple[tuple[str, ...], dict[str, str], list[str]]:
-    """Flags and variables that won on this GPU's family, where neither the resource nor its environment has them."""
+    """Flags and variables that won on this GPU's family with this version, where the user does not have them.
+
+    They were measured with one GPU an engine, and are left out where it has several.
+    """
     arguments: list[str] = []
     variables: dict[str, str] = {}
     notes: list[str] = []
-    for winner in _winners(gpus):
+    for winner in _winners(version, gpus):
         value, source = str(winner["value"]), winner["source"]
         if "variable" in winner:
             if not environ.get(winner["variable"]):
@@ -144,11 +147,15 @@ def _sampler_is_built(environ: Mapping[str, str]) -> bool:
     return built or find_spec("flashinfer_jit_cache") is not None
 
 
-def _winners(gpus: Sequence[Gpu]) -> list[Mapping[str, Any]]:
+def _winners(version: str | None, gpus: Sequence[Gpu]) -> list[Mapping[str, Any]]:
     raw = _data(_WINNERS)
-    families = json.loads(raw)["families"] if raw else []
+    families = json.loads(raw)["families"] if raw and len(gpus) == 1 else []
+    wanted = profiles.parse(version)
     return [
-        w for family in families if all(g.capability in family["capabilities"] for g in gpus) for w in family["winners"]
+        winner
+        for family in families
+        if gpus[0].capability in family["capabilities"] and wanted in map(profiles.parse, family["versions"])
+        for winner in family["winners"]
     ]
 
 

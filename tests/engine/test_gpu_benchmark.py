@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks.gpu import driver, greedy, load, plan, steps
+from benchmarks.gpu import driver, greedy, load, plan, report, steps
 from benchmarks.gpu.driver import Driver, Setting
 from benchmarks.gpu.load import Load, Stream
 from benchmarks.gpu.plan import Session
@@ -18,6 +18,8 @@ from tests.load.test_engine import install
 
 from falcon_operator.api.spec import Spec
 from falcon_operator.desired.intent import intent
+
+ROOT = Path(driver.__file__).parents[2]
 
 
 def test_an_engine_is_asked_for_as_the_operator_asks() -> None:
@@ -36,6 +38,33 @@ def test_every_session_has_a_checkpoint_that_a_step_makes() -> None:
         assert len({session.name for session in sessions}) == len(sessions)
         assert {session.name for session in plan.PAIRS} <= {session.name for session in sessions}
         assert {len(lane) > 0 for lane in plan.lanes(gpus)} == {True}
+
+
+def test_the_last_attempt_counts_and_no_folder_of_the_machine_is_told(tmp_path: Path) -> None:
+    rows = [
+        {"machine": {"gpu": "NVIDIA H200, 580, 143771 MiB\nNVIDIA H200, 580, 143771 MiB"}, "gpus": 2},
+        {"at": 1.0, "step": "tune", "command": "x", "seconds": 9.0, "output": ["written: /root/w/a=1,b=H200.json"]},
+        {"at": 2.0, "session": "fp8 fork", "checkpoint": "bf16", "error": "Died: /root/w/run/x"},
+        {"at": 3.0, "of": "fp8 fork", "load": "1 x 128/128", "failed": 0, "tokens_per_second": 150.0},
+        {"at": 4.0, "session": "fp8 fork", "checkpoint": "fp8", "gpu": 1},
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    document = report.collect(tmp_path)
+    assert document["device"] == "NVIDIA H200"
+    assert "/root" not in json.dumps(document)
+    assert document["steps"][0]["output"] == ["written: a=1,b=H200.json"]
+    assert [session.get("error") for session in document["sessions"]] == [None]
+    assert report.speed(document, "fp8 fork", "1 x 128/128") == 150.0
+
+
+def test_the_page_has_the_tables_and_pictures_of_what_was_measured() -> None:
+    documents = [json.loads(path.read_text()) for path in sorted((ROOT / "benchmarks" / "results").glob("*.json"))]
+    page = (ROOT / "docs" / "benchmarks.md").read_text()
+    for document in documents:
+        assert report.fill(page, document) == page
+        for name, svg in report.pictures(document).items():
+            assert (ROOT / "docs" / "benchmarks" / name).read_text() == svg
+            assert f"benchmarks/{name}" in page
 
 
 def test_the_summary_of_streams() -> None:
@@ -93,8 +122,7 @@ def test_a_run_measures_and_goes_on_where_it_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     install(tmp_path / "site", "0.26.0")
-    root = Path(driver.__file__).parents[2]
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'site'}:{root}:{root / 'operator'}")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'site'}:{ROOT}:{ROOT / 'operator'}")
     for name, value in (("FAKE_LOAD", "0.1"), ("FAKE_TEARDOWN", "0"), ("FAKE_LAW", "0.002,0.00002,100000")):
         monkeypatch.setenv(name, value)
     write_checkpoint(tmp_path / "source")

@@ -88,6 +88,7 @@ WINNERS = {
     "families": [
         {
             "capabilities": ["9.0"],
+            "versions": ["0.26"],
             "winners": [
                 {"flag": "--stream-interval", "value": "4", "source": "a test"},
                 {"flag": "--not-a-flag", "value": "1", "source": "a test"},
@@ -114,6 +115,13 @@ def test_winners_are_defaults_of_their_family_alone(tmp_path: Path) -> None:
     assert found.arguments == ("--stream-interval", "4")
     assert found.environ["SOME_VARIABLE"] == "x"
     assert settings(tmp_path, gpu=Gpu("NVIDIA L40S", capability="8.9")).arguments == ()
+    assert settings(tmp_path, "0.26.1").arguments == ("--stream-interval", "4")
+    for version in ("0.25.0", "0.32.0", "0.3.0"):
+        assert settings(tmp_path, version).arguments == ()
+    profile, _ = profiles.select("0.26.0")
+    two = tuned.settings(intent(tensor_parallel_size=2), profile, "0.26.0", (H200, H200), {"HOME": str(tmp_path)})
+    assert two.arguments == ()
+    assert tuned.FOLDER_VARIABLE in two.environ
 
 
 @pytest.mark.usefixtures("winners")
@@ -128,6 +136,7 @@ def test_the_winners_that_are_shipped_are_flags_of_some_version_and_have_a_sourc
     known = {name for version in profiles.VERSIONS for name in profiles.load(version).flags}
     for family in shipped["families"]:
         assert all(re.fullmatch(r"\d+\.\d", capability) for capability in family["capabilities"])
+        assert all(profiles.parse(version) for version in family["versions"])
         for winner in family["winners"]:
             assert winner["source"]
             assert ("variable" in winner) != ("flag" in winner)

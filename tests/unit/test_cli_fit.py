@@ -94,9 +94,10 @@ def test_the_format_that_weights_are_computed_in_counts(
 def test_auto_takes_what_was_measured_to_be_fastest_where_the_cache_has_room(
     spec: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    row = next(
+    rows = [
         r for w in compute_format.winners() for r in w["rows"] if (w["device"], r["sequences"]) == ("NVIDIA H200", 250)
-    )
+    ]
+    row = rows[-1]  # of several measurements of one device the last counts
     fastest = max({"NVFP4", "FP8", "BF16"} & row.keys(), key=lambda form: float(row[form]))
     assert fastest != "NVFP4"
     for size, form in (("16Gi", fastest), ("9Gi", "NVFP4")):
