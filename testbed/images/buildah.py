@@ -94,7 +94,7 @@ class Buildah:
                 check=False,
             )
         finally:
-            self._run("rm", container)
+            self._run("rm", container, check=False)
         return done.returncode
 
     def export(self, image: str, reference: str, path: Path, left_out: Mapping[str, int]) -> None:
