@@ -114,3 +114,16 @@ def test_what_stays_bf16_is_named_as_the_checkpoint_and_as_vllm_do(
 
     pattern = formats.pattern(module, 44)
     assert [match_name(name, pattern) for name in (*named, *others)] == [True] * len(named) + [False] * len(others)
+
+
+def test_vllm_reads_which_linears_are_fp8() -> None:
+    from vllm.model_executor.layers.quantization.compressed_tensors.utils import should_ignore_layer
+
+    config = formats.quantization_config("fp8", [f"model.layers.{i}.mamba.in_proj" for i in range(44)], 44, False)
+    assert config is not None
+    fused = {"qkv_proj": ["q_proj", "k_proj", "v_proj"], "gate_up_proj": ["gate_proj", "up_proj"]}
+    linears = ("layers.7.qkv_proj", "layers.7.o_proj", "layers.7.feed_forward.gate_up_proj", "51.mixer.out_proj")
+    for name in linears:
+        assert not should_ignore_layer(f"model.{name}", config["ignore"], fused), name
+    for name in ("model.51.mixer.in_proj", "model.44.mixer.in_proj", "lm_head"):
+        assert should_ignore_layer(name, config["ignore"], fused), name
