@@ -35,7 +35,7 @@ def quantizer() -> str:
 
 
 @pytest.fixture
-def hub(kubectl: Kubectl) -> str:
+def hub(kubectl: Kubectl) -> Iterator[str]:
     """A tiny Falcon-H1 in BF16 behind an address of the cluster."""
     files = {name: (ROOT / "tests/torch" / name).read_text() for name in ("hubserver.py", "quantizing.py")}
     labels = {"app": "hub"}
@@ -62,7 +62,8 @@ def hub(kubectl: Kubectl) -> str:
     service = {"selector": labels, "ports": [{"port": PORT}]}
     kubectl.apply({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "hub"}, "spec": service})
     kubectl.run("wait", "pod/hub", "--for=condition=Ready", "--timeout=180s")
-    return f"http://hub.{kubectl.namespace}:{PORT}"
+    yield f"http://hub.{kubectl.namespace}:{PORT}"
+    kubectl.run("delete", "pod", "hub", "--wait=true")
 
 
 @pytest.fixture

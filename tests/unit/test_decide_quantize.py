@@ -133,7 +133,7 @@ def test_the_old_revision_serves_and_is_scaled_until_the_new_model_is_there() ->
     assert world.state("Available") == ("True", "MinimumReplicasAvailable")
     assert world.state("Ready") == ("False", "Quantizing")
     assert world.state("UpToDate") == ("False", "Quantizing")
-    assert "Until then 1 pod of revision" in world.condition("Progressing")["message"]
+    assert "Until then requests go to 1 pod of revision" in world.condition("Progressing")["message"]
     assert not any("are replaced by" in note for _, note in events(world)), "nothing is replaced yet"
     world.end_job("Failed", reason="DeadlineExceeded", message="x")
     world.settle()

@@ -130,7 +130,7 @@ class Situation:
         """Who serves while something is waited for."""
         if not self.rollout.ready:
             return ""
-        return f" Until then {_pods(len(self.rollout.ready))} of revision {self.rollout.revision} serve."
+        return f" Until then requests go to {_pods(len(self.rollout.ready))} of revision {self.rollout.revision}."
 
     @property
     def returning(self) -> bool:
