@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.engine import checkpoints
 from tests.engine.launching import Container, wait_for
 
 from falcon_engine import expanded, tensors
@@ -45,13 +46,6 @@ manifest = {"schema": expanded.SCHEMA, "format": sys.argv[4], "fingerprint": ten
             "source": {"fingerprint": tensors.fingerprint(source), "stamps": tensors.stamps(source), "sha256": {}}}
 expanded.write(out / tensors.MANIFEST, manifest)
 """
-# A small model in NVFP4, for which there is room.
-NVFP4 = {
-    "hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32,
-    "intermediate_size": 256, "mamba_d_ssm": 128, "mamba_n_heads": 4, "mamba_d_head": 32, "mamba_d_state": 32,
-    "vocab_size": 1024, "max_position_embeddings": 65536,
-    "quantization_config": {"quant_method": "modelopt", "quant_algo": "W4A16_NVFP4"},
-}  # fmt: skip
 
 
 @pytest.fixture
@@ -63,8 +57,9 @@ def container(tmp_path: Path) -> Iterator[Container]:
         for info, data in kept:
             archive.writestr(info, data)
         archive.writestr("falcon_weights/expand.py", STANDIN)
-    config = container.model / "config.json"
-    config.write_text(json.dumps({**json.loads(config.read_text()), **NVFP4}))
+    # A small model, for which there is room.
+    shutil.rmtree(container.model)
+    checkpoints.write(container.model, checkpoints.tensors(), checkpoints.exported(), max_position_embeddings=65536)
     with tempfile.TemporaryDirectory(dir=roomy(tmp_path)) as cache:
         container.environment["FALCON_CACHE_DIR"] = cache
         yield container
@@ -119,7 +114,8 @@ def test_auto_leaves_a_cpu_alone_and_another_checkpoint_too(container: Container
     assert container.engine_argv()[:2] == ["serve", str(container.model)]
     computed = found["computeFormat"]
     assert (computed["format"], computed["seconds"]) == ("NVFP4", None)
-    (container.model / "config.json").write_text(json.dumps({"architectures": ["FalconH1ForCausalLM"]}))
+    shutil.rmtree(container.model)
+    checkpoints.write(container.model, checkpoints.tensors(()))
     found = start_and_stop(container, compute_format="BF16")
     assert found["computeFormat"] is None
     assert "computeFormat BF16 has no effect: the checkpoint is not NVFP4" in container.log
