@@ -16,12 +16,6 @@ CASES: list[Any] = [
         ("spec.monitoring.podMonitor",),
         id="not-implemented",
     ),
-    pytest.param(
-        {"monitoring": {"podMonitor": "Off"}, "model": {"checkpoint": "Check"}},
-        "NotYetImplemented",
-        ("spec.model.checkpoint", "spec.monitoring.podMonitor"),
-        id="two-fields",
-    ),
     pytest.param({"engine": {"maxModelLen": "many"}}, "InvalidSpec", ("spec.engine.maxModelLen", "many"), id="type"),
     pytest.param({"startup": {"budget": "soon"}}, "InvalidSpec", ("spec.startup.budget", "soon"), id="duration"),
     pytest.param({"rollout": {"strategy": "Magic"}}, "InvalidSpec", ("spec.rollout.strategy", "Magic"), id="enum"),
