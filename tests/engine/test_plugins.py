@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.engine.launching import Container, intent, write_checkpoint
+from tests.engine import checkpoints
+from tests.engine.launching import Container, intent
 
 from falcon_engine import loader, plugins, profiles
 from falcon_engine.archive import FILE_NAME, build
@@ -146,7 +147,7 @@ def test_the_names_are_those_of_functions_and_the_variable_is_the_one_they_read(
 
 def test_the_launcher_starts_the_engine_with_them(tmp_path: Path) -> None:
     container = Container(tmp_path)
-    write_checkpoint(container.model, quantization_config={"quant_method": "modelopt", "quant_algo": "W4A16_NVFP4"})
+    checkpoints.write(container.model, checkpoints.tensors(), checkpoints.exported())
     with container.running():
         container.wait_until_served()
         environ = Path(f"/proc/{container.core_pid()}/environ").read_text().split("\0")
