@@ -26,7 +26,7 @@ def written(pattern: str) -> Any:
 
 
 def pod(name: str, user: int, variables: dict[str, str], weights: str = "") -> dict[str, Any]:
-    """What `docker run --read-only --tmpfs /tmp --user ...` starts; `weights`: a folder to mount the model at."""
+    """What `docker run --read-only --tmpfs /tmp --shm-size 1g --user ...` starts; `weights`: where to mount them."""
     smaller = {"device": "cpu", "maxModelLen": 512, "maxNumSeqs": 4, "drainTimeoutSeconds": 10}
     intent = {**written(r"FALCON_INTENT='(.*)'"), **smaller, "extraArgs": ["--kv-cache-memory-bytes=134217728"]}
     given = {"FALCON_INTENT": json.dumps(intent), "VLLM_HOST_IP": "127.0.0.1", **variables}
@@ -35,7 +35,7 @@ def pod(name: str, user: int, variables: dict[str, str], weights: str = "") -> d
         "image": Builder(layout()).reference("serving-cpu"),
         "imagePullPolicy": "Never",
         "env": [{"name": k, "value": v} for k, v in given.items()],
-        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}, {"name": "shm", "mountPath": "/dev/shm"}],
         "securityContext": {
             "readOnlyRootFilesystem": True,
             "allowPrivilegeEscalation": False,
@@ -53,7 +53,11 @@ def pod(name: str, user: int, variables: dict[str, str], weights: str = "") -> d
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [container],
-        "volumes": [{"name": "tmp", "emptyDir": {}}, {"name": "weights", "emptyDir": {}}],
+        "volumes": [
+            {"name": "tmp", "emptyDir": {}},
+            {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}},
+            {"name": "weights", "emptyDir": {}},
+        ],
     }
     if weights:
         # What somebody would have downloaded: a copy of the image's own.
