@@ -94,7 +94,7 @@ IMAGES = {
             f"{_FAKE}/Dockerfile",
             (
                 *("operator/falcon_engine", "tests/load/engine", "tests/load/wire.py"),
-                *("tests/engine/vllm_arguments.py", f"{_FAKE}/install.py"),
+                *("tests/engine/vllm_arguments.py", "tests/engine/checkpoints.py", f"{_FAKE}/install.py"),
             ),
             needs=(("BASE", "base"),),
             tag="v0.32.0",

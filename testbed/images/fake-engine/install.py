@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import sysconfig
 from pathlib import Path
+
+from tests.engine import checkpoints
 
 PROGRAM = """\
 import sys
@@ -31,19 +32,12 @@ def install(site: Path, version: str) -> None:
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n")
 
 
-def write_checkpoint(folder: Path) -> None:
-    """What the launcher takes for a checkpoint; the fake engine loads nothing."""
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps({"architectures": ["FalconH1ForCausalLM"]}))
-    header = json.dumps({"w": {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}}).encode()
-    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
-
-
 def main(arguments: list[str]) -> None:
     """Install the version, and write a checkpoint where one is wanted."""
     install(Path(sysconfig.get_path("purelib", "deb_system")), arguments[0])
     for folder in arguments[1:]:
-        write_checkpoint(Path(folder))
+        # What the launcher takes for a checkpoint; the fake engine loads nothing.
+        checkpoints.write(Path(folder), checkpoints.tensors((), kv=False))
 
 
 if __name__ == "__main__":

@@ -3,5 +3,5 @@
 ARG BASE
 FROM ${BASE}
 USER 0:0
-RUN python3 /opt/fake-engine/install.py 0.26.0
+RUN PYTHONPATH=/opt/fake-engine python3 /opt/fake-engine/install.py 0.26.0
 USER 2000:2000
