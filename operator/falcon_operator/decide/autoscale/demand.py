@@ -51,8 +51,8 @@ def demand(sight: Sight, fleet: Fleet, config: Config, state: State, now: float)
     """`state` has this look in it already."""
     engine = state.learned.engine(config.per_engine)
     if engine is None:
-        # Nothing is known of the requests: count them, all that are there now.
-        return Demand(max(state.used, (sight.in_flight + sight.held) / config.per_engine), 0.0)
+        # Nothing is known of the requests: count them.
+        return Demand(state.used + sight.held / config.per_engine, 0.0)
     # Requests that come rarely and stay long are seen by what engines are used, and only then by their arrivals.
     steady = max(state.arrivals.rate(now) / engine.rate, state.used)
     # What an engine has beyond its fill only waits in it.
