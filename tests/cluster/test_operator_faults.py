@@ -65,10 +65,16 @@ def end_state(world: World) -> Json:
 UNDISTURBED: Json = {}  # the end state without a crash; the same in each namespace
 
 
+def at_rest(world: World) -> None:
+    """Wait for the end: Ready may be there before the gateway is."""
+    world.settled("web")
+    wait_for(lambda: world.condition("web", "Reconciling").get("status") == "False", "the end of reconciling")
+
+
 def undisturbed(world: World, start: Start) -> Json:
     operator = start()
     world.resource("web")
-    world.settled("web")
+    at_rest(world)
     state = end_state(world)
     operator.kill()
     world.delete(names.KIND, "web")
@@ -94,7 +100,7 @@ def test_an_operator_that_dies_after_any_write_is_followed_by_one_that_finishes(
     if doomed.exit_code is None:
         doomed.kill()
     start()
-    world.settled("web")
+    at_rest(world)
     assert end_state(world) == UNDISTURBED
 
 

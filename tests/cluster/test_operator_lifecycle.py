@@ -122,14 +122,14 @@ def test_orphans_are_taken_over_by_a_resource_of_the_same_name(world: World, sta
 
 def test_a_spec_that_is_not_acted_on_says_so_and_its_correction_is_enough(world: World, start: Start) -> None:
     start()
-    world.resource("web", {"engine": {"computeFormat": "BF16"}})
+    world.resource("web", {"monitoring": {"podMonitor": "Off"}})
     stalled = wait_for(
         lambda: c if (c := world.condition("web", "Stalled")).get("status") == "True" else None, "Stalled"
     )
     assert stalled["reason"] == "NotYetImplemented"
-    assert "spec.engine.computeFormat" in stalled["message"]
+    assert "spec.monitoring.podMonitor" in stalled["message"]
     assert world.get("Deployment", "web") is None
-    world.merge(names.KIND, "web", {"spec": {"engine": None}})
+    world.merge(names.KIND, "web", {"spec": {"monitoring": None}})
     world.wait_ready("web")
     assert world.condition("web", "Stalled")["status"] == "False"
 
@@ -140,12 +140,12 @@ def test_a_bad_edit_leaves_what_runs_and_taking_it_back_restores_everything(worl
     world.settled("web")
     before = world.get("Deployment", "web")
     assert before is not None
-    world.merge(names.KIND, "web", {"spec": {"engine": {"computeFormat": "BF16"}}})
+    world.merge(names.KIND, "web", {"spec": {"monitoring": {"podMonitor": "Off"}}})
     wait_for(lambda: world.condition("web", "Stalled").get("status") == "True", "Stalled")
     held = world.get("Deployment", "web")
     assert held is not None
     assert held["spec"] == before["spec"]
-    world.merge(names.KIND, "web", {"spec": {"engine": None}})
+    world.merge(names.KIND, "web", {"spec": {"monitoring": None}})
     world.wait_ready("web")
     after = world.get("Deployment", "web")
     assert after is not None

@@ -153,7 +153,8 @@ def test_a_failure_is_told_and_another_spec_is_another_try(world: World, start: 
         return world.condition("web", "Stalled")
 
     wait_for(lambda: stalled().get("reason") == "QuantizeFailed", "Stalled", 60, stalled)
-    assert "3.0 GiB free, and 20.0 are needed" in stalled()["message"]
+    # What the pod said may be told of a moment after what the Job says.
+    wait_for(lambda: "3.0 GiB free, and 20.0 are needed" in stalled()["message"], "its last words", 30, stalled)
     assert (failure()["reason"], failure()["exitCode"]) == ("QuantizeFailed", 2)
     assert world.condition("web", "Available")["reason"] == "QuantizeFailed"
     wait_for(lambda: event(world, "QuantizeFailed"), "event")
