@@ -84,7 +84,7 @@ def from_intent(intent: Intent, profile: Profile, weights: str, *, sharers: int 
         max_model_len=intent.max_model_len,
         max_num_seqs=intent.max_num_seqs,
         gpu_memory_utilization=intent.gpu_memory_utilization,
-        kv_cache_dtype="auto" if cpu else intent.kv_cache_dtype,
+        kv_cache_dtype=flags.cpu_cache_dtype(weights.startswith("nvfp4")) if cpu else intent.kv_cache_dtype,
         prefix_caching=intent.prefix_caching and (not cpu or bool(profile.fact("cpuPrefixCaching"))),
         weights=weights,
         tensor_parallel_size=intent.tensor_parallel_size,

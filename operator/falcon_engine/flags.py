@@ -93,10 +93,15 @@ def _cuda(intent: Intent, profile: Profile, nvfp4: bool) -> list[str]:
     return args
 
 
+def cpu_cache_dtype(nvfp4: bool) -> str:
+    """The cache's number format on CPU: what a checkpoint asks for, but not the FP8 of an NVFP4 one."""
+    return "bfloat16" if nvfp4 else "auto"
+
+
 def _cpu(intent: Intent, profile: Profile, nvfp4: bool) -> list[str]:
     caching = intent.prefix_caching and profile.fact("cpuPrefixCaching")
     # With auto the cache would be what such a checkpoint asks for: FP8.
-    args = ["--kv-cache-dtype", "bfloat16" if nvfp4 else "auto", "--enforce-eager"]
+    args = ["--kv-cache-dtype", cpu_cache_dtype(nvfp4), "--enforce-eager"]
     args += ["--enable-prefix-caching" if caching else "--no-enable-prefix-caching"]
     if not given(intent, "--kv-cache-memory-bytes"):
         args += ["--kv-cache-memory-bytes", str(CPU_CACHE_BYTES)]

@@ -82,10 +82,11 @@ def test_what_cannot_be_read_is_left_to_the_engine(extra: tuple[str, ...]) -> No
 def test_on_cpu_it_asks_what_the_rendered_flags_say() -> None:
     found = asked(device="cpu", prefix_caching=True, profile=profiles.select("0.32.0")[0])
     assert found.kv_cache_memory_bytes == flags.CPU_CACHE_BYTES
-    assert (found.kv_cache_dtype, found.prefix_caching, found.cuda_graph_mode) == ("auto", False, "NONE")
+    assert (found.kv_cache_dtype, found.prefix_caching, found.cuda_graph_mode) == ("bfloat16", False, "NONE")
     assert found.ssm_dtype == "float32"
 
 
 def test_a_cpu_without_bf16_instructions_keeps_states_as_asked() -> None:
     wanted = replace(intent(), device="cpu")
-    assert asks.from_intent(wanted, PROFILE, "bf16", float32_state=False).ssm_dtype == "auto"
+    found = asks.from_intent(wanted, PROFILE, "bf16", float32_state=False)
+    assert (found.ssm_dtype, found.kv_cache_dtype) == ("auto", "auto")
