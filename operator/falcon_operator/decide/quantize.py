@@ -70,11 +70,13 @@ def observe(
     pods = tuple(p for p in _pods(owner, snapshot) if uid is not None and _controller(p) == uid)
     failures = tuple(failure.restated([f for f in (_failure(p, name) for p in pods) if f is not None], record))
     if live is not None and (given_up := _condition(live, "Failed")):
-        ended = failure.latest(failures) or _without_pod(name, given_up)
+        # The Job may say which pod's end it was; two can end in one second.
+        named = [f for f in failures if f.pod and f.pod in str(given_up.get("message"))]
+        ended = failure.latest(named or failures) or _without_pod(name, given_up)
         ended = replace(ended, cause=replace(ended.cause, final=True), blocking=True)
         message = f"Job {name} could not quantize {repository}: {ended.cause.message} {ended.cause.hint}"
         hold = Hold(Reason.QUANTIZE_FAILED, message, final=True)
-        return Quantization(False, (), superfluous, pods, (*failures, ended), hold)
+        return Quantization(False, (), superfluous, pods, (ended,), hold)
     hold = _waiting(spec, name, repository, live, pods, failures)
     return Quantization(False, (wanted,), superfluous, pods, failures, hold)
 
