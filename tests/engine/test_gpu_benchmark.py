@@ -43,8 +43,8 @@ def test_every_session_has_a_checkpoint_that_a_step_makes() -> None:
 def test_the_last_attempt_counts_and_no_folder_of_the_machine_is_told(tmp_path: Path) -> None:
     rows = [
         {"machine": {"gpu": "NVIDIA H200, 580, 143771 MiB\nNVIDIA H200, 580, 143771 MiB"}, "gpus": 2},
-        {"at": 1.0, "step": "tune", "command": "x", "seconds": 9.0, "output": ["written: /root/w/a=1,b=H200.json"]},
-        {"at": 2.0, "session": "fp8 fork", "checkpoint": "bf16", "error": "Died: /root/w/run/x"},
+        {"at": 1.0, "step": "tune", "command": "x", "seconds": 9.0, "output": ["written: /srv/w/a=1,b=H200.json"]},
+        {"at": 2.0, "session": "fp8 fork", "checkpoint": "bf16", "error": "Died: /srv/w/run/x"},
         {"at": 3.0, "of": "fp8 fork", "load": "1 x 128/128", "failed": 0, "tokens_per_second": 150.0},
         {"at": 4.0, "session": "fp8 fork", "checkpoint": "fp8", "gpu": 1},
     ]
