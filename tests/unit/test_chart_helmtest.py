@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from tests.unit.charts import CHART, RELEASE, Helm, one
+from tests.unit.ports import free_port
 
 GOOD = {
     "/readyz": (200, "ok"),
@@ -18,7 +19,7 @@ Answers = dict[str, tuple[int, str]]
 
 
 @contextmanager
-def serving(answers: Answers) -> Iterator[str]:
+def serving(answers: Answers, port: int = 0) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             code, body = answers[self.path]
@@ -29,7 +30,7 @@ def serving(answers: Answers) -> Iterator[str]:
         def log_message(self, *args: object) -> None:
             pass
 
-    server = HTTPServer(("127.0.0.1", 0), Handler)
+    server = HTTPServer(("127.0.0.1", port), Handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
@@ -73,6 +74,23 @@ def test_a_bad_operator_fails_with_a_sentence(
     assert done.returncode == 1
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_one_that_nobody_reaches_fails_once_the_patience_is_over() -> None:
+    command = [sys.executable, str(CHART / "files/helm_test.py"), f"http://127.0.0.1:{free_port()}", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "/readyz cannot be reached: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_one_that_is_reached_a_moment_later_passes() -> None:
+    port = free_port()
+    command = [sys.executable, str(CHART / "files/helm_test.py"), f"http://127.0.0.1:{port}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as waiting, serving(GOOD, port):
+        said, _ = waiting.communicate(timeout=60)
+    assert waiting.returncode == 0
+    assert "the operator is ready" in said
 
 
 def test_the_pod_runs_this_script_against_the_service(helm: Helm) -> None:
