@@ -5,7 +5,6 @@ import time
 import urllib.error
 import urllib.request
 
-
 # A Service's name and address may be known on this node a moment after the pod behind it is Ready.
 PATIENCE_SECONDS = 30.0
 
