@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from math import sqrt
 
 # The longest first. A shorter one counts only where chance does not explain what it has beyond the usual.
-WINDOWS = (120.0, 60.0, 30.0, 15.0, 8.0, 4.0, 2.0, 1.0, 0.5)
+WINDOWS = (120.0, 60.0, 30.0, 15.0, 8.0, 4.0, 2.0, 1.0)
 # In deviations: what is more than usual, what may be, and what may be luck of the more.
 _CERTAIN, _DOUBTFUL, _LUCK = 5.0, 2.0, 2.0
 # Seconds after which it is known what is usual.
