@@ -37,8 +37,7 @@ def main(url: str, question: str = "What is the capital of France?") -> None:
                 first = first or time.monotonic()
                 print(printable(choice.delta.content), end="", flush=True)
     end = time.monotonic()
-    rate = (tokens - 1) / (end - first) if first and end > first else 0.0
-    print(f"\n\n{tokens} tokens; the first after {first - begin:.2f} s, then {rate:.0f} a second")
+    print(f"\n\n{tokens} tokens in {end - begin:.2f} s, the first after {first - begin:.2f} s")
     if not first:
         sys.exit("The stream ended without a word.")
 

@@ -274,6 +274,20 @@ def test_without_a_gateway_engines_are_the_signal() -> None:
     assert 3 <= replicas <= 6
 
 
+def test_until_an_answer_has_ended_those_that_are_written_are_counted_within_seconds() -> None:
+    """Nothing is held yet, and an engine has 256 sequences: the next one is there before this one is full."""
+    state = State(since=0.0)
+    for n in range(200):
+        came = 3.0 * n  # and none ends
+        signals = Signals({"a": GatewaySample(n * 1.0, came, 0, came)}, 1)
+        decision, state = decide(signals, Fleet(1, 1), CONFIG, state, n * 1.0)
+        if decision.replicas > 1:
+            break
+        assert came < 0.98 * CONFIG.per_engine
+    assert decision.replicas == 2
+    assert came > CONFIG.target * CONFIG.per_engine
+
+
 counts = st.one_of(st.floats(0, 2.0**53), st.integers(0, 300).map(float))
 
 

@@ -16,8 +16,9 @@ from falcon_operator.decide.autoscale.types import Config, Decision, Fleet, Limi
 
 # After a pause in which nothing was seen, what was seen before says nothing: an operator slept, or its clock jumped.
 _GAP_SECONDS = 60.0
-# The use of engines is averaged over so many seconds, since a crowd of requests is not load that stays.
-_MEAN_SECONDS = 60.0
+# The use of engines is averaged over so many seconds, since a crowd of requests is not load that stays; over less while
+# it is all that is known: where no answer has ended yet, requests only become more.
+_MEAN_SECONDS, _UNKNOWN_SECONDS = 60.0, 10.0
 # An engine that is used so much of the time still keeps up: short peaks may do that.
 _PEAK_USE = 0.95
 _AGAIN_USE = 1.0
@@ -58,6 +59,8 @@ def _observed(sight: Sight, signals: Signals, fleet: Fleet, config: Config, stat
     evidence, learned = learn(state.evidence, state.learned, dict(signals.engines))
     passed = now - state.looked if state.looked is not None else math.inf
     share = 1 - math.exp(-passed / _MEAN_SECONDS)
+    known = learned.engine(config.per_engine) is not None
+    of_use = share if known else 1 - math.exp(-passed / _UNKNOWN_SECONDS)
     arrivals = state.arrivals.seen(sight.counters, now)
     came = arrivals.total > state.arrivals.total or sight.in_flight + sight.held > 0 or not fleet.has_served
     return replace(
@@ -67,7 +70,7 @@ def _observed(sight: Sight, signals: Signals, fleet: Fleet, config: Config, stat
         evidence=evidence,
         arrivals=arrivals.keep(set(signals.gateways if config.gateway else signals.engines)),
         history=history,
-        used=state.used + share * (used(sight, fleet, config, learned) - state.used),
+        used=state.used + of_use * (used(sight, fleet, config, learned) - state.used),
         in_flight=state.in_flight + share * (sight.in_flight - state.in_flight),
         requested=now if came or state.requested is None else state.requested,
     )
