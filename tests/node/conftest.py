@@ -11,9 +11,8 @@ from tests.node import chart
 from tests.node.harness import ROOT, Kubectl, Resource, wait_for
 
 
-@pytest.fixture
-def namespace() -> Iterator[Kubectl]:
-    """A namespace under the restricted pod security standard, deleted afterwards."""
+def _made() -> Kubectl:
+    """A new namespace under the restricted pod security standard."""
     name = f"t-{uuid.uuid4().hex[:8]}"
     kubectl = Kubectl(name)
     kubectl.apply(
@@ -23,17 +22,43 @@ def namespace() -> Iterator[Kubectl]:
             "metadata": {"name": name, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
         }
     )
-    yield kubectl
+    return kubectl
+
+
+def _delete(kubectl: Kubectl) -> None:
     # The namespace controller looks again only after half a pod's grace period: nobody needs to wait for that.
-    kubectl.run("delete", "namespace", name, "--wait=false")
+    kubectl.run("delete", "namespace", kubectl.namespace, "--wait=false")
+
+
+def _wait_empty(kubectl: Kubectl) -> None:
+    wait_for(lambda: not kubectl.list("pods"), 120, "end of the engines after their resource was deleted")
 
 
 @pytest.fixture
-def kubectl(namespace: Kubectl) -> Iterator[Kubectl]:
-    """The namespace, for resources of the operator: they and their engines are gone before it is."""
-    yield namespace
-    namespace.run("delete", "fnd", "--all", "--wait=true", "--timeout=30s")
-    wait_for(lambda: not namespace.list("pods"), 120, "end of the engines after their resource was deleted")
+def namespace() -> Iterator[Kubectl]:
+    """A namespace of the test's own, deleted afterwards."""
+    made = _made()
+    yield made
+    _delete(made)
+
+
+@pytest.fixture(scope="module")
+def ending() -> Iterator[list[Kubectl]]:
+    """Namespaces whose engines drain while the file's next test runs; all have gone when the file is through."""
+    namespaces: list[Kubectl] = []
+    yield namespaces
+    for one in namespaces:
+        _wait_empty(one)
+        _delete(one)
+
+
+@pytest.fixture
+def kubectl(ending: list[Kubectl]) -> Iterator[Kubectl]:
+    """A namespace for resources of the operator: they and their engines are gone before it is."""
+    made = _made()
+    ending.append(made)
+    yield made
+    made.run("delete", "fnd", "--all", "--wait=true", "--timeout=30s")
 
 
 @pytest.fixture(scope="session")
