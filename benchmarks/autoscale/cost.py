@@ -99,12 +99,12 @@ async def measure(port: int, resources: int, engines: int, seconds: float) -> di
         "gateways": GATEWAYS * resources,
         "engines": engines * resources,
         "seconds": round(wall, 1),
-        "cores": round(cpu / wall, 3),
+        "cores": round(cpu / wall, 5),
         "limit": LIMIT_CORES,
         "decisions_per_second": round(lab.decisions / wall, 1),
         "plans_asked_for": lab.plans,
-        "deciding_cores": round(lab.deciding / wall, 3),
-        "reading_cores": round((cpu - lab.deciding) / wall, 3),
+        "deciding_cores": round(lab.deciding / wall, 5),
+        "reading_cores": round((cpu - lab.deciding) / wall, 5),
         "known": known,
         "megabytes": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     }
@@ -128,8 +128,8 @@ def main() -> int:
         arguments.json.write_text(json.dumps(found, indent=2) + "\n")
     print(
         f"{found['resources']} resources with traffic, {found['gateways']} gateways, {found['engines']} engines: "
-        f"{found['cores']} of a core (limit {LIMIT_CORES}), {found['reading_cores']} for reading and "
-        f"{found['deciding_cores']} for deciding {found['decisions_per_second']} times a second; "
+        f"{found['cores']:.3f} of a core (limit {LIMIT_CORES}), {found['reading_cores']:.3f} for reading and "
+        f"{found['deciding_cores']:.3f} for deciding {found['decisions_per_second']} times a second; "
         f"{1e6 * found['cores'] / found['decisions_per_second']:.0f} us of CPU a look; "
         f"{found['megabytes']} MB; {found['plans_asked_for']} plans asked for"
     )

@@ -86,7 +86,7 @@ def prepare(
         out = room.place(choice.format.lower())
         if not room.kept(choice.format.lower()):
             _run(source, out, choice.format.lower(), intent, engine, log)
-            made = round(time.monotonic() - began, 1)
+            made = round(time.monotonic() - began, 2)
         else:
             made = 0.0
             log(f"they are in {out} from an earlier start")

@@ -5,12 +5,13 @@ import time
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
+from statistics import median
 
 import pytest
 from tests.unit.autoscaler.setting import CONFIG, KEY, ONE, TWO, Pair, Setting, until_asked, watch
 from tests.unit.load_pods import Engine, Gateway, pod, response, running
 
-from falcon_operator.runtime import sources
+from falcon_operator.runtime import sources, watched
 from falcon_operator.runtime.watched import Figures
 
 
@@ -18,12 +19,16 @@ async def test_two_gateways_are_asked_in_turn(pair: Pair) -> None:
     first, second, setting = pair
     first.tell(in_flight=3, arrived=30)
     second.tell(in_flight=1, held=2, arrived=7)
-    order: list[str] = []
+    asked: list[tuple[float, str]] = []
     for gateway in (first, second):
-        gateway.instead = partial(_noted, gateway, order)
+        gateway.instead = partial(_noted, gateway, asked)
     setting.autoscaler.want(KEY, watch(first, second))
-    await setting.until(lambda: len(order) >= 12)
-    assert order[:12] in ([ONE, TWO] * 6, [TWO, ONE] * 6), "each once in a period, one half way between the other's"
+    await setting.until(lambda: len(asked) >= 12)
+    own = [at - before for (before, one), (at, other) in zip(asked, asked[2:], strict=False) if one == other]
+    assert len(own) >= 6, "by turns, but where the machine stood still"
+    assert median(own) == pytest.approx(watched.GATEWAY_SECONDS, rel=0.2)
+    apart = median(at - before for (before, one), (at, other) in pairwise(asked) if one != other)
+    assert apart == pytest.approx(watched.GATEWAY_SECONDS / 2, rel=0.4), "one half way between the other's"
     assert (first.connections, second.connections) == (1, 1)
     signals = setting.signals
     assert {uid: (s.in_flight, s.held, s.arrived) for uid, s in signals.gateways.items()} == {
@@ -34,8 +39,8 @@ async def test_two_gateways_are_asked_in_turn(pair: Pair) -> None:
     assert len(setting.looks) >= 11, "each answer is decided by"
 
 
-async def _noted(gateway: Gateway, order: list[str], path: str) -> bytes:
-    order.append(gateway.address)
+async def _noted(gateway: Gateway, asked: list[tuple[float, str]], path: str) -> bytes:
+    asked.append((time.monotonic(), gateway.address))
     return await gateway.answer(path)
 
 
