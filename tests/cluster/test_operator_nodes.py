@@ -7,7 +7,7 @@ import pytest
 from testbed.lab.gpunodes import Card, kwok_node, labels
 from tests.cluster.conftest import Start
 from tests.cluster.process import OperatorProcess
-from tests.cluster.world import AuditLog, Json, World, steady, wait_for
+from tests.cluster.world import AuditLog, Json, World, wait_for, wait_quiet
 
 from falcon_operator.api import names
 
@@ -131,7 +131,7 @@ def test_heartbeats_and_labels_of_nobody_cause_no_pass(world: World, start: Star
     resource(world, "cpu", suspend=True, engine={"device": "cpu"})
     compatible(world, "True", "CompatibleNodes")
     compatible(world, "True", "DevelopmentDevice", name="cpu")
-    before = steady(lambda: passes(operator), 2)
+    before = wait_quiet(lambda: passes(operator), 2)
     for number in range(20):
         world.merge("Node", name, {"metadata": {"annotations": {"beat": str(number)}, "labels": {"rack": str(number)}}})
         conditions = (world.get("Node", name) or {})["status"]["conditions"]

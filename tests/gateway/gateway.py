@@ -260,6 +260,8 @@ async def running(
         yield gateway
     finally:
         ended = gateway.process.poll() if gateway.process else None
-        await gateway.stop()
-        names.stop()
-        print(f"the gateway, ended with {ended}, said:", gateway.log[-6000:], sep="\n")  # shown where a test fails
+        try:
+            await gateway.stop()
+        finally:
+            names.stop()
+            print(f"the gateway, ended with {ended}, said:", gateway.log[-6000:], sep="\n")  # shown where a test fails

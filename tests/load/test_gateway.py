@@ -142,7 +142,7 @@ async def test_an_engine_that_refuses_while_it_drains_costs_no_stream_though_it_
     # A connection that it had not taken yet when it stopped to listen may be lost with its request, which nobody can
     # tell from one that it has begun; the preStop hook waits so that there is none.
     assert set(tally.kinds) <= {"ok", "status"}, tally.examples
-    assert all("engine_failed" in example for example in tally.examples)
+    assert all("engine_failed" in example for example in tally.examples), tally.examples
     assert tally.kinds["status"] <= 2 < tally.requests - 100, tally.examples
 
 

@@ -33,7 +33,7 @@ class Kubectl:
         self.namespace = namespace
 
     def run(self, *args: str, stdin: str | None = None, check: bool = True) -> str:
-        command = [str(ROOT / "testbed/kubectl"), "-n", self.namespace, *args]
+        command = ["kubectl", "-n", self.namespace, *args]
         done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
         if check and done.returncode:
             pytest.fail(f"kubectl {' '.join(args)}: {done.stderr.strip()}")
