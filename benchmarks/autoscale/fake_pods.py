@@ -56,6 +56,7 @@ def _engine(load: float, now: float) -> str:
     return (
         f"vllm:num_requests_running{_LABELS} {load:.1f}\nvllm:num_requests_waiting{_LABELS} 0.0\n{_FILLING}"
         f"vllm:prompt_tokens_total{_LABELS} {now * 9000:.1f}\nvllm:generation_tokens_total{_LABELS} {now * 2000:.1f}\n"
+        f"vllm:inter_token_latency_seconds_sum{_LABELS} {now * load:.3f}\n"
         f"vllm:request_success_total{_LABELS} {now * 10:.1f}\n"
     )
 

@@ -53,7 +53,9 @@ class Falcon:
         if self._engines_read is None or now - self._engines_read >= _ENGINES - _LOOK / 2:
             self._engines_read = now
             self._engines = {
-                f"engine-{e.uid}": EngineSample(now, e.running, e.waiting, e.prompted, e.generated, e.finished)
+                f"engine-{e.uid}": EngineSample(
+                    now, e.running, e.waiting, e.prompted, e.generated, e.finished, e.token_seconds
+                )
                 for e in view.engines
             }
         else:

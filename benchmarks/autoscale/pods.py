@@ -55,5 +55,6 @@ class Pod:
             finished=engine.finished,
             ttft=(self.first_waits - waits_then) / firsts if firsts else None,
             itl=(seconds - seconds_then) / some if some else None,
+            token_seconds=seconds,
             uid=self.uid,
         )

@@ -18,6 +18,7 @@ class EngineView:
     finished: int
     ttft: float | None  # seconds, of lately begun answers; None where there were none
     itl: float | None  # seconds between tokens, likewise
+    token_seconds: float = 0.0  # a counter: the sum of which `itl` is the mean
     uid: int = 0  # stays with the engine; a new engine has a new one
 
 

@@ -119,6 +119,8 @@ async def test_counters_are_those_of_vllm() -> None:
     assert (whole.kind, left.kind) == ("ok", "truncated")
     assert found["vllm:prompt_tokens_total{}"] == 5
     assert found["vllm:generation_tokens_total{}"] >= 7 + left.tokens
+    others = found["vllm:generation_tokens_total{}"] - 2
+    assert found["vllm:inter_token_latency_seconds_sum{}"] == pytest.approx(others * 0.001, rel=0.01)
     assert found['vllm:request_success_total{,finished_reason="length"}'] == 1
     assert found['vllm:request_success_total{,finished_reason="abort"}'] == 1
 

@@ -48,6 +48,48 @@ def test_a_faster_or_slower_engine_is_known_within_five_minutes(slower: float, p
     assert found.rate == pytest.approx(true.rate, rel=0.12)
 
 
+def wavering(truth: Law, prompt: float, answer: int, rate: float, seconds: float, every: float, tells: bool) -> Learned:
+    """What is learned of an engine that makes turns, to which requests come by chance, and which has few at a time."""
+    chance, evidence, learned = random.Random(7), Evidence(), Learned()
+    now, coming, look = 0.0, 0.0, 0.0
+    left: list[int] = []
+    prompts, tokens, finished, between = 0.0, 0, 0, 0.0
+    while now < seconds:
+        begun = 0
+        while coming <= now:
+            begun += 1
+            coming += chance.expovariate(rate)
+        if not left and not begun:
+            now = coming
+            continue
+        turn = truth.step + truth.each * len(left) + begun * prompt / truth.prompt_rate
+        now, between = now + turn, between + turn * len(left)
+        left = [tokens - 1 for tokens in left] + [answer - 1] * begun
+        prompts, tokens = prompts + begun * prompt, tokens + len(left)
+        finished += left.count(0)
+        left = [one for one in left if one]
+        if now >= look:
+            look += every
+            sample = EngineSample(now, len(left), 0.0, prompts, tokens, finished, between if tells else None)
+            evidence, learned = learn(evidence, learned, {"e": sample})
+    return learned
+
+
+def test_few_looks_at_an_engine_with_few_sequences_are_enough_where_it_tells_how_many_it_had_in_between() -> None:
+    truth = Law(prompt_rate=16_000.0, step=0.02, each=0.001)
+    true = Engine.of(truth, 100.0, 20, 12).rate
+
+    def found(tells: bool) -> float:
+        engine = wavering(truth, 100.0, 20, 9.0, 60.0, 10.0, tells).engine(12)
+        assert engine is not None
+        return engine.rate
+
+    assert found(tells=True) == pytest.approx(true, rel=0.1)
+    assert abs(found(tells=False) - true) > 2 * abs(found(tells=True) - true), (
+        "two moments say little of the time between"
+    )
+
+
 def test_an_engine_with_other_proportions_is_known_where_it_works() -> None:
     truth = Law(prompt_rate=40_000.0, step=0.0054, each=0.0003)
     learned = watched(truth, 1155.0, 211.0, 900, random.Random(2))

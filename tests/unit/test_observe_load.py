@@ -120,7 +120,8 @@ def test_the_sum_is_right_or_it_is_said_that_two_disagree(series: list[tuple[int
 @pytest.mark.parametrize("version", [None, "0.13.0", "0.26.0", "0.33.1", "9.9.9", "nonsense"])
 def test_every_version_has_names_for_all_figures(version: str | None) -> None:
     names = engine_names(version)
-    assert sorted(names) == ["generation_tokens", "prompt_tokens", "request_success", "running", "waiting"]
+    counts = ["generation_tokens", "prompt_tokens", "request_success", "running", "token_seconds", "waiting"]
+    assert sorted(names) == counts
     assert all(names.values())
 
 
@@ -147,6 +148,18 @@ def test_an_engine_that_leaves_one_figure_out_is_not_read(line: int) -> None:
     else:
         with pytest.raises(Unreadable, match=f"does not say {metric}$"):
             engine_sample(rest.encode(), 7.0, engine_names(None))
+
+
+@pytest.mark.parametrize("version", ["0.13.0", "0.33.0"])
+def test_the_seconds_between_tokens_are_read_where_an_engine_tells_of_them(version: str) -> None:
+    names = engine_names(version)
+    assert engine_sample(ENGINE.encode(), 7.0, names).token_seconds is None
+    histogram = 'vllm:inter_token_latency_seconds_{}{{engine="0"{}}} {}\n'
+    rest = histogram.format("bucket", ',le="0.01"', 3) + histogram.format("count", "", 340)
+    told = ENGINE + rest + histogram.format("sum", "", 12.5)
+    assert engine_sample(told.encode(), 7.0, names).token_seconds == 12.5
+    with pytest.raises(Unreadable, match=r"a negative number for vllm:inter_token_latency_seconds_sum$"):
+        engine_sample((ENGINE + histogram.format("sum", "", -1)).encode(), 7.0, names)
 
 
 def test_an_answer_that_waited_is_of_the_end_of_the_wait_and_never_of_a_time_to_come() -> None:

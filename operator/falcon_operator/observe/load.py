@@ -21,6 +21,8 @@ _GATEWAY: Names = {
     "waited": ("falcon_gateway_waited_seconds",),
 }
 _ENGINE = ("running", "waiting", "prompt_tokens", "generation_tokens", "request_success")
+# The sum of a histogram, which an engine need not have.
+_TOKEN_SECONDS = "token_seconds"
 
 
 def gateway_sample(body: bytes, asked: float, answered: float) -> GatewaySample:
@@ -34,12 +36,14 @@ def engine_names(version: str | None) -> Names:
     """What the metrics of this version of vLLM are called; those of the nearest one that is known."""
     record = profiles.select(version)[0].facts.get("metrics") or {}
     known: Names = record.get("value") or {}
-    return {key: known.get(key) or () for key in _ENGINE}
+    histograms = known.get("inter_token_latency") or ()
+    return {key: known.get(key) or () for key in _ENGINE} | {_TOKEN_SECONDS: [f"{name}_sum" for name in histograms]}
 
 
 def engine_sample(body: bytes, asked: float, names: Names) -> EngineSample:
     """What an engine says. Raises `Unreadable`."""
-    found = totals(body, names)
+    tells = any(b"\n" + name.encode() in body for name in names[_TOKEN_SECONDS])
+    found = totals(body, names if tells else {key: names[key] for key in _ENGINE})
     return EngineSample(
         at=asked,
         running=found["running"],
@@ -47,6 +51,7 @@ def engine_sample(body: bytes, asked: float, names: Names) -> EngineSample:
         prompt_tokens=found["prompt_tokens"],
         generation_tokens=found["generation_tokens"],
         finished=found["request_success"],
+        token_seconds=found.get(_TOKEN_SECONDS),
     )
 
 

@@ -64,6 +64,8 @@ class Engine:
             f"vllm:prompt_tokens_total{{{labels}}} {w.prompt_tokens}.0",
             "# TYPE vllm:generation_tokens_total counter",
             f"vllm:generation_tokens_total{{{labels}}} {w.generated}.0",
+            "# TYPE vllm:inter_token_latency_seconds histogram",
+            f"vllm:inter_token_latency_seconds_sum{{{labels}}} {w.token_seconds:.6f}",
             "# TYPE vllm:request_success_total counter",
             *(
                 f'vllm:request_success_total{{{labels},finished_reason="{reason}"}} {ended.get(reason, 0)}.0'

@@ -18,6 +18,7 @@ class Generation:
     ) -> None:
         self.tokens, self.pace, self.token, self.over, self.prompt = tokens, pace, token, over, prompt
         self.made = 0
+        self.last = 0.0  # when its last token was due
         self.timer: asyncio.TimerHandle | None = None
 
 
@@ -33,6 +34,7 @@ class Work:
         self.idle.set()
         self.finished = self.aborted = 0
         self.prompt_tokens = self.generated = 0
+        self.token_seconds = 0.0  # between a token and the one before it, of all that are not a first
 
     @property
     def running(self) -> int:
@@ -84,19 +86,22 @@ class Work:
 
     def _step(self, generation: Generation, due: float) -> None:
         """One token; the next one is due by the pace, however late this one was."""
-        if self._make(generation):
+        if self._make(generation, due):
             self._admit()
         else:
             due += generation.pace
             generation.timer = self._loop.call_at(due, self._step, generation, due)
 
-    def _make(self, generation: Generation) -> bool:
-        """One token; returns whether it was the last one."""
+    def _make(self, generation: Generation, due: float) -> bool:
+        """The token that was due then; returns whether it was the last one."""
         index = generation.made
         generation.made += 1
         self.generated += 1
         if index == 0:
             self.prompt_tokens += generation.prompt
+        else:
+            self.token_seconds += due - generation.last
+        generation.last = due
         generation.token(index)
         if generation.made < generation.tokens:
             return False
@@ -146,6 +151,6 @@ class LawfulWork(Work):
     def _end(self, due: float) -> None:
         for generation in self._batch:
             if generation in self._running:  # and not gone meanwhile
-                self._make(generation)
+                self._make(generation, due)
         self._begin(due)
         self._admit()

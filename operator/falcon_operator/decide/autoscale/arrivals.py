@@ -8,8 +8,9 @@ from math import sqrt
 
 # The longest first. A shorter one counts only where chance does not explain what it has beyond the usual.
 WINDOWS = (120.0, 60.0, 30.0, 15.0, 8.0, 4.0, 2.0, 1.0)
-# In deviations: what is more than usual, what may be, and what may be luck of the more.
-_CERTAIN, _DOUBTFUL, _LUCK = 5.0, 2.0, 2.0
+# In deviations: what is more than usual, what may be, and what may be luck of the more: half as much again where it is
+# only just certain, since then luck had its part in it.
+_CERTAIN, _DOUBTFUL, _LUCK = 5.0, 2.0, 1.0
 # Seconds after which it is known what is usual.
 _LEARNT = 30.0
 # Requests come in crowds: by how much their count in such a time varies more than if each came for itself.
@@ -99,7 +100,8 @@ class Arrivals:
         # Something has changed: since about then, or later; what is left of it without good luck counts.
         spread = self.crowds.dispersion
         since = counts[signs.index(most) :]
-        return max(usual, *((count - _LUCK * sqrt(count * spread)) / window for window, count in since))
+        luck = _LUCK * (1 + _CERTAIN / most / 2)
+        return max(usual, *((count - luck * sqrt(count * spread)) / window for window, count in since))
 
     def doubtful(self, now: float) -> bool:
         """Whether there may be more than usual, so that another look would tell."""

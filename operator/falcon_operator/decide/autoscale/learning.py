@@ -93,11 +93,13 @@ def _lengths(evidence: Evidence, before: EngineSample, now: EngineSample) -> Evi
 def _timing(evidence: Evidence, before: EngineSample, now: EngineSample) -> Evidence:
     # Where fewer have ended than ran, one of them ran all the time.
     stayed = now.finished - before.finished < before.running and now.running >= 1
-    if min(before.running, now.running) < _BUSY and not stayed:
-        return evidence
     seconds = now.at - before.at
+    decoded = _decoding(before, now) / seconds
+    if (decoded or min(before.running, now.running)) < _BUSY and not stayed:
+        return evidence
     tokens = now.generation_tokens - before.generation_tokens
-    sequences = (before.running + now.running) / 2
+    # Without what engines say of all of the time: what they were at both ends of it.
+    sequences = decoded or (before.running + now.running) / 2
     row = (
         (now.prompt_tokens - before.prompt_tokens) / DEFAULT.prompt_rate,
         tokens / sequences * DEFAULT.step,
@@ -114,6 +116,13 @@ def _timing(evidence: Evidence, before: EngineSample, now: EngineSample) -> Evid
         products=(products[0], products[1], products[2]),
         results=_row(known * fade + x for known, x in zip(evidence.results, row, strict=True)),
     )
+
+
+def _decoding(before: EngineSample, now: EngineSample) -> float:
+    """Seconds times sequences; 0 where that is not known."""
+    if before.token_seconds is None or now.token_seconds is None:
+        return 0.0
+    return max(now.token_seconds - before.token_seconds, 0.0)
 
 
 def _row(values: Iterable[float]) -> Row:

@@ -26,7 +26,9 @@ class GatewaySample:
 class EngineSample:
     """One look at one engine's metrics, `at` the time when it was asked.
 
-    `prompt_tokens`, `generation_tokens` and `finished` (requests) are counters since the engine started.
+    `prompt_tokens`, `generation_tokens` and `finished` (requests) are counters since the engine started, and so is
+    `token_seconds`: what all tokens but first ones took since the one before, that is seconds times the sequences that
+    decode. None where the engine does not say.
     """
 
     at: float
@@ -35,6 +37,7 @@ class EngineSample:
     prompt_tokens: float
     generation_tokens: float
     finished: float
+    token_seconds: float | None = None
 
 
 @dataclass(frozen=True)
