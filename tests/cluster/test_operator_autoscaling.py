@@ -160,9 +160,9 @@ def test_two_operators_do_not_fight(world: World, start: Start, audit: AuditLog,
     start()
     start()
     one_engine(world, gateways)
-    made = wait_quiet(audit.writes, QUIET_SECONDS)  # each may have applied the new Deployment
+    made = len(audit.writes())  # each may have applied the new Deployment
     to_three(world, gateways)
-    moved = wait_quiet(audit.writes, QUIET_SECONDS)[len(made) :]
+    moved = wait_quiet(audit.writes, QUIET_SECONDS)[made:]
     assert 1 <= moved.count("patch deployments/web 200") <= 2, "each writes the same number once at most"
     world.merge("Deployment", "web", {"spec": {"replicas": 2}})
     wait_for(lambda: wanted(world) == 3, "three again: the load asks for it", 30)

@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -176,24 +176,29 @@ class AuditLog:
     def __init__(self, path: Path, user: str) -> None:
         self.path, self.user = path, user
         self._offset = path.stat().st_size
+        self._writes: list[tuple[str | None, str]] = []  # namespace, what was done
 
     def writes(self, namespace: str | None = None) -> list[str]:
         """The user's writes so far, as `verb resource/name code`."""
-        return [
-            f"{entry['verb']} {_what(entry['objectRef'])} {entry['responseStatus']['code']}"
-            for entry in self._entries()
-            if entry["verb"] in WRITING and (namespace is None or entry["objectRef"].get("namespace") == namespace)
-        ]
+        self._read_on()
+        return [what for where, what in self._writes if namespace is None or where == namespace]
 
-    def _entries(self) -> Iterator[Json]:
+    def _read_on(self) -> None:
+        """Take in what has come since the last time, since tests ask again and again."""
+        user = self.user.encode()
         with self.path.open("rb") as file:
             file.seek(self._offset)
             for line in file:
-                if not line.endswith(b"\n") or self.user.encode() not in line:
+                if not line.endswith(b"\n"):
+                    return  # it is still being written
+                self._offset += len(line)
+                if user not in line:
                     continue
                 entry: Json = json.loads(line)
-                if entry["user"]["username"] == self.user:
-                    yield entry
+                if entry["user"]["username"] == self.user and entry["verb"] in WRITING:
+                    reference = entry["objectRef"]
+                    what = f"{entry['verb']} {_what(reference)} {entry['responseStatus']['code']}"
+                    self._writes.append((reference.get("namespace"), what))
 
 
 def _what(reference: Json) -> str:
