@@ -90,6 +90,14 @@ def test_few_looks_at_an_engine_with_few_sequences_are_enough_where_it_tells_how
     )
 
 
+def test_while_a_long_prompt_is_computed_nothing_is_decoded_and_no_step_is_made_up_for_it() -> None:
+    evidence, learned = Evidence(), Learned()
+    for n in range(6):  # nine seconds of prompt, then one of tokens, for the one of two that has begun
+        sample = EngineSample(n * 10.0, 2.0, 0.0, n * 153_000.0, n * 180.0, float(n), n * 1.0)
+        evidence, learned = learn(evidence, learned, {"e": sample})
+    assert learned.law.step == pytest.approx(DEFAULT.step, rel=0.1)
+
+
 def test_an_engine_with_other_proportions_is_known_where_it_works() -> None:
     truth = Law(prompt_rate=40_000.0, step=0.0054, each=0.0003)
     learned = watched(truth, 1155.0, 211.0, 900, random.Random(2))

@@ -98,8 +98,9 @@ def _timing(evidence: Evidence, before: EngineSample, now: EngineSample) -> Evid
     if (decoded or min(before.running, now.running)) < _BUSY and not stayed:
         return evidence
     tokens = now.generation_tokens - before.generation_tokens
-    # Without what engines say of all of the time: what they were at both ends of it.
-    sequences = decoded or (before.running + now.running) / 2
+    # Without what engines say of all of the time: what they were at both ends of it. A step has one sequence at least;
+    # the mean has less where prompts are computed and nothing is decoded.
+    sequences = max(decoded, 1.0) if decoded else (before.running + now.running) / 2
     row = (
         (now.prompt_tokens - before.prompt_tokens) / DEFAULT.prompt_rate,
         tokens / sequences * DEFAULT.step,
