@@ -59,10 +59,10 @@ def _report(options: argparse.Namespace) -> int:
     if options.raw:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(report.collect(options.raw), indent=1) + "\n")
-    document = json.loads(options.json.read_text())
+    documents = {path.stem: json.loads(path.read_text()) for path in (options.json, *options.older)}
     page = options.docs / "benchmarks.md"
-    page.write_text(report.fill(page.read_text(), document))
-    for name, svg in report.pictures(document).items():
+    page.write_text(report.fill(page.read_text(), documents))
+    for name, svg in report.pictures(documents[options.json.stem]).items():
         (options.docs / "benchmarks").mkdir(exist_ok=True)
         (options.docs / "benchmarks" / name).write_text(svg)
     return 0
@@ -114,6 +114,7 @@ def main() -> int:
     run.set_defaults(act=_run)
     told = commands.add_parser("report", help="renew docs/benchmarks.md and its pictures")
     told.add_argument("json", type=Path, help="the document, such as benchmarks/results/nvidia-h200.json")
+    told.add_argument("older", type=Path, nargs="*", help="documents of earlier runs whose tables the page has, too")
     told.add_argument("--raw", type=Path, metavar="DIR", help="a run's results, of which the document is made first")
     told.add_argument("--docs", type=Path, default=Path("docs"), help="where benchmarks.md is (default docs)")
     told.set_defaults(act=_report)

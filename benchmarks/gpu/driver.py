@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.gpu import greedy, load, server, steps
 from benchmarks.gpu.load import Load
-from benchmarks.gpu.plan import BASE, FORK, Session, winning
+from benchmarks.gpu.plan import Session, winning
 from benchmarks.gpu.server import Died, Server
 from falcon_engine.intent import Intent, Source
 
@@ -100,6 +100,10 @@ class Driver:
         self._say("everything is done")
 
     def _lane(self, gpu: int, before: Sequence[str], sessions: Sequence[Session]) -> None:
+        # What one lane compiles is not to slow the other one's start down: each has its part of the processors.
+        processors = sorted(os.sched_getaffinity(0))
+        share = max(1, len(processors) // self._at.gpus)
+        os.sched_setaffinity(0, processors[gpu * share : (gpu + 1) * share] or processors)
         try:
             for name in before:
                 self._step(gpu, next(step for step in steps.STEPS if step.name == name))
@@ -153,10 +157,9 @@ class Driver:
         if self.left < session.seconds:
             return self._say(f"{session.name}: {self.left:.0f} s are left, {session.seconds} are needed")
         self._settle(gpu)
-        quick = session.quick and BASE in self._done
         if session.combine:
             session = replace(session, arguments=(*session.arguments, *winning(self._read_rows())))
-        environ = {**self._environ(gpu, session.cache), **session.environ, **(FORK if quick else {})}
+        environ = {**self._environ(gpu, session.cache), **session.environ}
         port = 8100 + 100 * gpu + len(self._done)
         command, told = self._command(session, port)
         row: dict[str, Any] = {
@@ -166,7 +169,7 @@ class Driver:
             "by": session.by,
             "arguments": list(session.arguments),
             "intent": dict(session.intent),
-            "environ": {**session.environ, **(FORK if quick else {})},
+            "environ": dict(session.environ),
         }
         self._say(f"{session.name}: starting on GPU {gpu}")
         engine = Server(session.name, command, {**environ, **told}, port, self._log_of(session))

@@ -38,30 +38,12 @@ CARD = (
 )
 # FlashInfer's sampler is built by nvcc for two minutes at its first use, and greedy sampling does not use it.
 NO_SAMPLER = {"VLLM_USE_FLASHINFER_SAMPLER": "0"}
-BASE = "fp8 fork"
+# What a knob is compared with: an engine as the launcher starts it.
+BASE = "ours fp8"
 # Of all loads' speeds together: less is noise.
 WORTH_IT = 1.01
-FORK = {"VLLM_WORKER_MULTIPROC_METHOD": "fork"}
-FEW_GRAPHS = tuple(
-    [
-        "--cudagraph-capture-sizes",
-        "1",
-        "2",
-        "4",
-        "8",
-        "16",
-        "24",
-        "32",
-        "48",
-        "64",
-        "96",
-        "128",
-        "160",
-        "192",
-        "224",
-        "256",
-    ]
-)
+# One thread compiles in vLLM; here as many as there are processors for it.
+PARALLEL = '{"cudagraph_mode":"FULL_AND_PIECEWISE","inductor_compile_config":{"compile_threads":12}}'
 
 
 @dataclass(frozen=True)
@@ -69,9 +51,9 @@ class Session:
     """One start of an engine and what is asked of it.
 
     `by` is `launcher` (as the operator starts it, `intent` changing the defaults) or `vllm` (by hand). `seconds` is
-    what its start and its first load take at most: with less left it is not begun. `quick` forks the engine core where
-    an earlier session has shown that this works, `combine` adds the flags that have won until then. `cache` names the
-    folder of compiled kernels, "" the lane's own.
+    what its start and its first load take at most: with less left it is not begun. `offered` is a knob whose flags
+    could become defaults, `combine` adds those of them that have won until then. `cache` names the folder of compiled
+    kernels, "" the lane's own.
     """
 
     name: str
@@ -82,7 +64,7 @@ class Session:
     environ: Mapping[str, str] = field(default_factory=dict)
     loads: tuple[Load, ...] = KNOB
     greedy: bool = False
-    quick: bool = False
+    offered: bool = False
     combine: bool = False
     cache: str = ""
     seconds: int = 130
@@ -92,32 +74,31 @@ def _ours(name: str, checkpoint: str = "fp8", *arguments: str, **more: Any) -> S
     return Session(name, checkpoint, arguments=arguments, **more)
 
 
-_BY_HAND: dict[str, Any] = {"by": "vllm", "arguments": CARD, "environ": NO_SAMPLER, "loads": ALL, "greedy": True}
+_BY_HAND: dict[str, Any] = {"by": "vllm", "arguments": CARD, "environ": NO_SAMPLER, "greedy": True}
+_ALL: dict[str, Any] = {"cache": "cold", "combine": True, "loads": ALL}
 # One GPU: every pair that a claim rests on.
 PAIRS = (
-    Session("card nvfp4", "nvfp4", **_BY_HAND, seconds=260),
-    _ours("ours fp8", "fp8", loads=(*ALL, SAMPLED), greedy=True),
-    Session("plain bf16", "bf16", **_BY_HAND),
-    _ours("ours bf16", "bf16-expanded", loads=ALL, greedy=True),
-    _ours("ours fp8 best", "fp8", quick=True, combine=True, loads=ALL),
+    Session("card nvfp4", "nvfp4", **_BY_HAND, loads=(CROWD, LONG, THIRTY_TWO, ONE), seconds=260),
+    Session("plain bf16", "bf16", **_BY_HAND, loads=ALL),
+    _ours("ours fp8 best", "fp8", **{**_ALL, "loads": (*ALL, SAMPLED)}, greedy=True),
+    _ours("ours nvfp4", "nvfp4", **_ALL),
+    _ours("ours bf16", "bf16-expanded", **_ALL, greedy=True),
 )
-# Another one: the start, and one thing changed at a time. Each is compared with `fp8 fork`.
+# Another one: the start, and one thing changed at a time. Each is compared with `BASE`.
 KNOBS = (
-    _ours("fp8 cold", cache="cold", seconds=220),
-    _ours("fp8 warm", cache="cold", loads=(CROWD,)),
-    _ours(BASE, cache="cold", environ=FORK, seconds=100),
-    _ours("fp8 stream interval 8", "fp8", "--stream-interval", "8", cache="cold", quick=True),
-    _ours("fp8 few graphs", "fp8", *FEW_GRAPHS, cache="cold", quick=True),
-    _ours("fp8 16384 batched tokens", "fp8", "--max-num-batched-tokens", "16384", cache="cold", quick=True),
-    _ours("fp8 two API servers", "fp8", "--api-server-count", "2", cache="cold", quick=True, loads=(CROWD, LONG)),
-    _ours("ours nvfp4", "nvfp4", cache="cold", quick=True, loads=ALL),
-    _ours("fp8 1024 sequences", cache="cold", quick=True, intent={"max_num_seqs": 1024}, loads=(THOUSAND, CROWD)),
-    _ours("fp8 no prefix caching", cache="cold", quick=True, intent={"prefix_caching": False}),
-    _ours("nvfp4 humming", "nvfp4", "--linear-backend", "humming", cache="cold", quick=True, seconds=180),
-    _ours("fp8 flashinfer mamba", "fp8", "--mamba-backend", "flashinfer", cache="cold", quick=True, seconds=180),
-    _ours("fp8 float32 state", "fp8", "--mamba-ssm-cache-dtype", "float32", cache="cold", quick=True),
-    _ours("fp8 4096 batched tokens", "fp8", "--max-num-batched-tokens", "4096", cache="cold", quick=True),
-    _ours("fp8 humming", "fp8", "--linear-backend", "humming", cache="cold", quick=True, seconds=180),
+    _ours("fp8 cold", cache="cold", loads=(CROWD, SAMPLED), seconds=220),
+    _ours(BASE, cache="cold"),
+    _ours("fp8 mode all", "fp8", "--mamba-cache-mode", "all", cache="cold"),
+    _ours("fp8 no prefix caching", cache="cold", intent={"prefix_caching": False}),
+    _ours("fp8 parallel compile", "fp8", "--compilation-config", PARALLEL, cache="parallel", loads=(CROWD,)),
+    _ours("fp8 1024 sequences", cache="cold", intent={"max_num_seqs": 1024}, loads=(THOUSAND, CROWD)),
+    _ours("fp8 warm", cache="cold", combine=True, loads=(CROWD,)),
+    _ours("fp8 flashinfer mamba", "fp8", "--mamba-backend", "flashinfer", cache="cold", offered=True, seconds=180),
+    _ours("fp8 float32 state", "fp8", "--mamba-ssm-cache-dtype", "float32", cache="cold"),
+    _ours("fp8 two API servers", "fp8", "--api-server-count", "2", cache="cold", loads=(CROWD, LONG)),
+    _ours("fp8 humming", "fp8", "--linear-backend", "humming", cache="cold", offered=True, seconds=180),
+    _ours("fp8 16384 batched tokens", "fp8", "--max-num-batched-tokens", "16384", cache="cold"),
+    _ours("nvfp4 humming", "nvfp4", "--linear-backend", "humming", cache="cold", seconds=180),
 )
 
 
@@ -126,14 +107,14 @@ def lanes(gpus: int) -> list[list[Session]]:
     if gpus > 1:
         return [list(PAIRS), list(KNOBS)]
     by_name = {session.name: replace(session, cache="") for session in (*PAIRS, *KNOBS)}
-    first = ("card nvfp4", "ours fp8", "plain bf16", BASE, "ours bf16", "fp8 stream interval 8", "fp8 two API servers")
-    rest = [name for name in by_name if name not in (*first, "fp8 cold", "fp8 warm")]
+    first = ("card nvfp4", BASE, "plain bf16", "ours fp8 best")
+    rest = [name for name in by_name if name not in (*first, "fp8 cold", "fp8 warm", "fp8 parallel compile")]
     return [[by_name[name] for name in (*first, *rest)]]
 
 
 def of_form(checkpoint: str) -> Session:
     """A session that measures one more form of the checkpoint."""
-    return _ours(f"ours {checkpoint}", checkpoint, cache="cold", quick=True, greedy=True)
+    return _ours(f"ours {checkpoint}", checkpoint, cache="cold", greedy=True)
 
 
 def winning(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -147,7 +128,6 @@ def winning(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     for session in KNOBS:
         measured = speeds.get(session.name, {})
         both = [measured[load] / base[load] for load in measured.keys() & base.keys()]
-        changed_only_flags = session.arguments and session.checkpoint == "fp8" and not session.intent
-        if changed_only_flags and both and math.prod(both) ** (1 / len(both)) > WORTH_IT:
+        if session.offered and both and math.prod(both) ** (1 / len(both)) > WORTH_IT:
             chosen += session.arguments
     return chosen

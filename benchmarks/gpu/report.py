@@ -9,18 +9,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu import greedy, picture, server
+from benchmarks.gpu import greedy, picture, plan, server
 
 # The reference of a comparison of answers, and what is compared with it.
-COMPARED = (("ours bf16", "card nvfp4"), ("ours bf16", "ours fp8"), ("plain bf16", "ours bf16"))
+COMPARED = (
+    ("card nvfp4", "ours fp8 best"),
+    ("card nvfp4", "ours nvfp4"),
+    ("card nvfp4", "ours bf16"),
+    ("plain bf16", "card nvfp4"),
+)
 PAIRS = ("card nvfp4", "plain bf16", "ours nvfp4", "ours bf16", "ours fp8", "ours fp8 best")
 LOADS = ("1 x 128/128", "8 x 128/128", "32 x 128/128", "100 x 128/128", "250 x 128/128", "1000 x 128/128",
          "256 x 128/1024", "32 x 4096/128", "250 x 128/128 sampled")  # fmt: skip
 KNOB_LOADS = ("250 x 128/128", "256 x 128/1024", "32 x 4096/128", "1000 x 128/128")
+STARTS = ("card nvfp4", "fp8 cold", "fp8 parallel compile", "fp8 warm", "ours fp8 best")
 _TUNED = re.compile(r"^\s*(\d+)\s+([\d.]+)\s+(\d+)\s+([\d.]+)\s+(\d+)\s+([\d.]+)\s+(\d+) rows, (\d+) warps, (\S+)$")
 # Inside of JSON strings, so that names of files stay.
 _FOLDERS = re.compile(r"(?<![\w.])/(?:[\w.+-]+/)+")
-_BLOCK = re.compile(r"(<!-- table: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- table: ([a-z-]+)(?: of ([\w-]+))? -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def collect(folder: Path) -> dict[str, Any]:
@@ -39,6 +45,7 @@ def collect(folder: Path) -> dict[str, Any]:
     return {
         "device": machine["gpu"].splitlines()[0].split(",")[0],
         "date": time.strftime("%Y-%m-%d", time.gmtime(rows[-1]["at"])),
+        "base": plan.BASE,
         "machine": machine,
         "steps": list(steps.values()),
         "tuned": _tuned(list(steps.values())),
@@ -105,10 +112,11 @@ def tables(document: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def fill(text: str, document: Mapping[str, Any]) -> str:
-    """The page with each table renewed."""
-    made = tables(document)
-    return _BLOCK.sub(lambda match: f"{match[1]}{made[match[2]]}\n{match[3]}", text)
+def fill(text: str, documents: Mapping[str, Mapping[str, Any]]) -> str:
+    """The page with each table renewed: of the document that it names, or of the first one."""
+    made = {name: tables(document) for name, document in documents.items()}
+    first = next(iter(made))
+    return _BLOCK.sub(lambda match: f"{match[1]}{made[match[3] or first][match[2]]}\n{match[4]}", text)
 
 
 def pictures(document: Mapping[str, Any]) -> dict[str, str]:
@@ -116,9 +124,7 @@ def pictures(document: Mapping[str, Any]) -> dict[str, str]:
     named = [name for name in PAIRS if speed(document, name, LOADS[4]) is not None]
     bars = [(load, [speed(document, name, load) for name in named]) for load in LOADS[2:8]]
     starts = [
-        (row["session"], row["phases"])
-        for row in document["sessions"]
-        if row["session"] in ("card nvfp4", "fp8 cold", "fp8 warm", "fp8 fork", "fp8 few graphs") and "phases" in row
+        (row["session"], row["phases"]) for row in document["sessions"] if row["session"] in STARTS and "phases" in row
     ]
     return {
         "throughput.svg": picture.groups(f"{document['device']}: output tokens/s", named, bars),
@@ -164,10 +170,11 @@ def _latency(document: Mapping[str, Any]) -> str:
 
 
 def _knobs(document: Mapping[str, Any]) -> str:
-    base = "fp8 fork" if speed(document, "fp8 fork", KNOB_LOADS[0]) else "fp8 cold"
+    base = document["base"]
+    lane = {session["gpu"] for session in document["sessions"] if session["session"] == base}
     rows = []
     for session in document["sessions"]:
-        if session["gpu"] != document["sessions"][0]["gpu"] or document["machine"].get("gpus") == 1:
+        if session["gpu"] in lane and session["by"] == "launcher":
             if not session["loads"]:
                 continue
             cells = []

@@ -92,6 +92,7 @@ def from_intent(intent: Intent, profile: Profile, weights: str, *, sharers: int 
         device=intent.device,
         cuda_graph_mode="NONE" if cpu else intent.cuda_graph_mode,
         kv_cache_memory_bytes=flags.CPU_CACHE_BYTES if cpu else None,
+        mamba_cache_mode=None if cpu else profile.fact("mambaCacheMode"),
     )
     changes = dict(_changes(intent.extra_args, profile))
     if cpu and float32_state:

@@ -80,6 +80,8 @@ def _cuda(intent: Intent, profile: Profile, nvfp4: bool) -> list[str]:
     args = ["--gpu-memory-utilization", f"{intent.gpu_memory_utilization:g}"]
     args += ["--kv-cache-dtype", intent.kv_cache_dtype]
     args += ["--enable-prefix-caching" if intent.prefix_caching else "--no-enable-prefix-caching"]
+    if intent.prefix_caching and profile.fact("mambaCacheMode") and not given(intent, "--mamba-cache-mode"):
+        args += ["--mamba-cache-mode", profile.fact("mambaCacheMode")]
     quantization = profile.fact("nvfp4Quantization")
     if quantization and nvfp4 and not given(intent, "--quantization", "-q"):
         args += ["--quantization", quantization]

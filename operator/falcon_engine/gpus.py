@@ -1,5 +1,6 @@
 """The GPUs that the container sees, and whether this engine can run on them."""
 
+import os
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -30,8 +31,10 @@ class Gpu:
     driver: str | None = None
 
 
-def read(resource: str | None = None, program: str = "nvidia-smi") -> tuple[Gpu, ...]:
-    """The GPUs that nvidia-smi lists; none where there is no nvidia-smi, or it fails.
+def read(
+    resource: str | None = None, program: str = "nvidia-smi", environ: Mapping[str, str] = os.environ
+) -> tuple[Gpu, ...]:
+    """The GPUs that nvidia-smi lists and CUDA_VISIBLE_DEVICES leaves; none without nvidia-smi, or where it fails.
 
     `resource` is the extended resource that they were asked for as: of a MIG slice its name tells the memory.
     """
@@ -45,6 +48,7 @@ def read(resource: str | None = None, program: str = "nvidia-smi") -> tuple[Gpu,
     except OSError:
         return ()
     found = parse(output[:65536].decode("utf-8", "replace")) if process.returncode == 0 else ()
+    found = visible(found, environ.get("CUDA_VISIBLE_DEVICES", ""))
     slice_mib = mig_mib(resource)
     return tuple(replace(gpu, memory_mib=slice_mib) for gpu in found) if slice_mib else found
 
@@ -65,6 +69,13 @@ def parse(text: str) -> tuple[Gpu, ...]:
                 )
             )
     return tuple(found)
+
+
+def visible(gpus: tuple[Gpu, ...], devices: str) -> tuple[Gpu, ...]:
+    """Those that `devices`, a list of indices, names; all of them where it is something else, such as UUIDs."""
+    numbers = [int(number) for number in devices.split(",") if number.strip().isdecimal()]
+    chosen = tuple(gpus[number] for number in numbers if number < len(gpus))
+    return chosen if len(chosen) == len(devices.split(",")) else gpus
 
 
 def mig_mib(resource: str | None) -> int | None:

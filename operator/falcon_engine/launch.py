@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 from falcon_engine import (
+    ahead,
     checkpoint,
     drain,
     expansion,
@@ -17,6 +18,7 @@ from falcon_engine import (
     gpus,
     loader,
     locate,
+    model_info,
     plugins,
     profiles,
     repair,
@@ -167,6 +169,9 @@ def compose(intent: Intent, engine: locate.Engine, stated: str | None, report: R
     flags.argv(prepared.intent, profile, model, nvfp4=nvfp4)  # refuses what this version lacks
     for note in flags.notes(intent, profile):
         log(note)
+    if intent.device == "cuda":
+        model_info.put(stated, os.environ, log)
+    ahead.begin(prepared.intent, stated, found, engine, directory, log)
     return prepared
 
 

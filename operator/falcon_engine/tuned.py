@@ -61,18 +61,18 @@ def kernel(
     """The folder with the tuned file for this GPU: the user's own in the cache, or the one that is shipped."""
     if environ.get(FOLDER_VARIABLE) or not _reads(version):
         return {}
-    name = file_name(HEAD_DIM, STATE, _state_dtype(intent), gpus[0].name)
+    name = file_name(HEAD_DIM, STATE, state_dtype(intent), gpus[0].name)
     own = cache_folder(environ) / FOLDER
     if (own / name).is_file():
         log(f"the state update is tuned by {own / name}")
         return {FOLDER_VARIABLE: str(own)}
-    shipped = _data(name)
+    shipped = data(name)
     if shipped is None:
         log(f"no tuned state update for {gpus[0].name}: `launch.pyz tune` makes one in under a minute")
         return {}
     folder = scratch(environ) / FOLDER
     try:
-        _put(folder / name, shipped)
+        put(folder / name, shipped)
     except OSError as e:
         log(f"warning: the state update stays untuned: {folder} cannot be written ({e.strerror})")
         return {}
@@ -131,7 +131,7 @@ def _reads(version: str | None) -> bool:
     return (profiles.parse(version) or (0, 0)) >= SINCE
 
 
-def _state_dtype(intent: Intent) -> str:
+def state_dtype(intent: Intent) -> str:
     """The state's number format; the model's own is bfloat16."""
     wide = flags.value(intent, "--mamba-ssm-cache-dtype") or flags.value(intent, "--mamba-cache-dtype")
     return "float32" if wide == "float32" else "bfloat16"
@@ -148,7 +148,7 @@ def _sampler_is_built(environ: Mapping[str, str]) -> bool:
 
 
 def _winners(version: str | None, gpus: Sequence[Gpu]) -> list[Mapping[str, Any]]:
-    raw = _data(_WINNERS)
+    raw = data(_WINNERS)
     families = json.loads(raw)["families"] if raw and len(gpus) == 1 else []
     wanted = profiles.parse(version)
     return [
@@ -159,7 +159,7 @@ def _winners(version: str | None, gpus: Sequence[Gpu]) -> list[Mapping[str, Any]
     ]
 
 
-def _data(name: str) -> bytes | None:
+def data(name: str) -> bytes | None:
     """A file of the package, also out of a zip."""
     try:
         return pkgutil.get_data(_PACKAGE, name)
@@ -167,7 +167,7 @@ def _data(name: str) -> bytes | None:
         return None
 
 
-def _put(path: Path, data: bytes) -> None:
+def put(path: Path, data: bytes) -> None:
     """Write it whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")

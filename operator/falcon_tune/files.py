@@ -12,11 +12,15 @@ DEFAULT_BATCHES = (1, 4, 16, 32, 64, 128, 256, 512, 1024)
 
 @dataclass(frozen=True)
 class Shape:
-    """One layer's state: `heads` of `head_dim` x `state`. The default is Falcon-H1R-7B on one GPU."""
+    """One layer's state: `heads` of `head_dim` x `state`, and how a prompt is cut: `groups` of heads share what goes in
+    and out, `chunk` tokens are computed at once. The default is Falcon-H1R-7B on one GPU.
+    """
 
     heads: int = 24
     head_dim: int = 128
     state: int = 256
+    groups: int = 1
+    chunk: int = 256
 
 
 @dataclass(frozen=True)
@@ -38,17 +42,18 @@ def shape_of(config: object, source: str, tensor_parallel_size: int = 1) -> Shap
     """The state's shape from a checkpoint's config.json. Raises `TuneError` where it does not tell."""
     if not isinstance(config, dict):
         raise TuneError(f"{source} is not a JSON object: name a checkpoint of Falcon-H1")
-    fields = ("mamba_n_heads", "mamba_d_head", "mamba_d_state")
-    values = [config.get(field) for field in fields]
+    fields = ("mamba_n_heads", "mamba_d_head", "mamba_d_state", "mamba_n_groups", "mamba_chunk_size")
+    left_out = {"mamba_n_groups": Shape.groups, "mamba_chunk_size": Shape.chunk}  # the architecture's own defaults
+    values = [config.get(field, left_out.get(field)) for field in fields]
     for field, value in zip(fields, values, strict=True):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise TuneError(
                 f"{source}: {field} is {value!r}, not a number of at least 1: name a checkpoint of Falcon-H1"
             )
-    heads, head_dim, state = (int(value) for value in values if isinstance(value, int))
+    heads, head_dim, state, groups, chunk = (int(value) for value in values if isinstance(value, int))
     if heads % tensor_parallel_size:
         raise TuneError(f"{heads} heads cannot be shared by {tensor_parallel_size} GPUs: choose a divisor of {heads}")
-    return Shape(heads // tensor_parallel_size, head_dim, state)
+    return Shape(heads // tensor_parallel_size, head_dim, state, max(1, groups // tensor_parallel_size), chunk)
 
 
 def text(chosen: Mapping[int, Launch], heads: int, triton: str) -> str:

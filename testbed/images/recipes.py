@@ -71,7 +71,7 @@ IMAGES = {
         Image(
             "torch-tests",
             f"{_TORCH_TESTS}/Dockerfile",
-            (f"{_TORCH_TESTS}/requirements.txt", "testbed/uv.txt"),
+            (f"{_TORCH_TESTS}/requirements.txt", f"{_TORCH_TESTS}/triton.txt", "testbed/uv.txt"),
             needs=(("BASE", "quantizer-cpu"),),
             below="quantizer-cpu",
         ),

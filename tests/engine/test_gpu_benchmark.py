@@ -58,13 +58,23 @@ def test_the_last_attempt_counts_and_no_folder_of_the_machine_is_told(tmp_path: 
 
 
 def test_the_page_has_the_tables_and_pictures_of_what_was_measured() -> None:
-    documents = [json.loads(path.read_text()) for path in sorted((ROOT / "benchmarks" / "results").glob("*.json"))]
+    results = sorted((ROOT / "benchmarks" / "results").glob("*.json"), key=lambda path: path.stem != "nvidia-h200")
+    documents = {path.stem: json.loads(path.read_text()) for path in results}
     page = (ROOT / "docs" / "benchmarks.md").read_text()
-    for document in documents:
-        assert report.fill(page, document) == page
-        for name, svg in report.pictures(document).items():
-            assert (ROOT / "docs" / "benchmarks" / name).read_text() == svg
-            assert f"benchmarks/{name}" in page
+    assert report.fill(page, documents) == page
+    assert all(f"results/{path.name}" in page for path in results)
+    for name, svg in report.pictures(documents["nvidia-h200"]).items():
+        assert (ROOT / "docs" / "benchmarks" / name).read_text() == svg
+        assert f"benchmarks/{name}" in page
+
+
+def test_a_table_is_of_the_run_that_it_names() -> None:
+    page = "<!-- table: starts -->\nx\n<!-- end -->\n<!-- table: starts of old -->\nx\n<!-- end -->\n"
+    session = {"phases": {"weights": 1.0}, "ready_seconds": 2.0, "loads": [], "facts": [], "gpu": 0}
+    empty = {"device": "", "date": "", "base": "", "machine": {}, "steps": [], "tuned": [], "answers": []}
+    documents = {name: {**empty, "sessions": [{**session, "session": name}]} for name in ("new", "old")}
+    filled = report.fill(page, documents)
+    assert [line.split(" | ")[0] for line in filled.splitlines() if "**" in line] == ["| new", "| old"]
 
 
 def test_the_summary_of_streams() -> None:
@@ -90,13 +100,13 @@ def test_winning_flags_are_those_that_were_faster_together() -> None:
 
     measured = [
         *rows(plan.BASE, 100, 100, 100),
-        *rows("fp8 stream interval 8", 120, 110, 99),
-        *rows("fp8 16384 batched tokens", 100, 100, 100.5),
+        *rows("fp8 flashinfer mamba", 120, 110, 99),
+        *rows("fp8 humming", 100, 100, 100.5),
         *rows("fp8 two API servers", 105, 101),
         *rows("fp8 1024 sequences", 200),
         *rows("nvfp4 humming", 200),
     ]
-    assert plan.winning(measured) == ["--stream-interval", "8", "--api-server-count", "2"]
+    assert plan.winning(measured) == ["--mamba-backend", "flashinfer"]
     assert plan.winning([]) == []
 
 

@@ -101,12 +101,12 @@ WINNERS = {
 
 @pytest.fixture
 def winners(monkeypatch: pytest.MonkeyPatch) -> None:
-    read = tuned._data
+    read = tuned.data
 
     def data(name: str) -> bytes | None:
         return json.dumps(WINNERS).encode() if name == "winners.json" else read(name)
 
-    monkeypatch.setattr(tuned, "_data", data)
+    monkeypatch.setattr(tuned, "data", data)
 
 
 @pytest.mark.usefixtures("winners")
@@ -163,7 +163,8 @@ def test_the_launcher_sets_it_for_the_engine(tmp_path: Path) -> None:
     with container.running(device="cuda", canary=False) as process:
         container.wait_until_served()
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        environ = Path(f"/proc/{children[0]}/environ").read_bytes().decode().split("\0")
+        (engine,) = (pid for pid in children if b"vllm.entrypoints" in Path(f"/proc/{pid}/cmdline").read_bytes())
+        environ = Path(f"/proc/{engine}/environ").read_bytes().decode().split("\0")
     assert f"{tuned.FOLDER_VARIABLE}={tmp_path / 'home/.falcon/tuned'}" in environ
     assert f"{tuned.SAMPLER_VARIABLE}=0" in environ
     assert "the state update is tuned for NVIDIA H200" in container.log

@@ -125,6 +125,8 @@ FACTS: dict[str, Check] = {
     "nvfp4Quantization": _is(str, type(None)),
     # Whether the engine caches prefixes of a hybrid model without being asked.
     "prefixCachingDefault": _SWITCH,
+    # The Mamba cache mode to ask for with prefix caching on a GPU; null: what the engine chooses.
+    "mambaCacheMode": _one_of("align", None),
     # Whether prefix caching works on CPU.
     "cpuPrefixCaching": _SWITCH,
     # What /health says between SIGTERM and the exit: still 200, or no connection; null: not known.
