@@ -8,25 +8,30 @@ from math import sqrt
 
 # The longest first. A shorter one counts only where chance does not explain what it has beyond the usual.
 WINDOWS = (120.0, 60.0, 30.0, 15.0, 8.0, 4.0, 2.0, 1.0)
-# In deviations: what is more than usual, what may be, and what may be luck of the more: half as much again where it is
-# only just certain, since then luck had its part in it.
+# In deviations: what is more than usual, what may be, and what may be luck of the more: twice as much where it is only
+# just certain, since then luck had its part in it.
 _CERTAIN, _DOUBTFUL, _LUCK = 5.0, 2.0, 1.0
 # Seconds after which it is known what is usual.
 _LEARNT = 30.0
-# Requests come in crowds: by how much their count in such a time varies more than if each came for itself.
+# Seconds of a bin, in which requests are counted to see how unevenly they come; of so many bins that is the mean.
 _BIN = 2.0
-_FADE = 1 / 120  # a bin's weight
+_BINS = 120
 _MOST_DISPERSION = 50.0
+# A crowd is over within about so many bins. Load that came to stay is the mean by then: were it taken for crowds, the
+# next step would not be believed for minutes.
+_CROWD = 6
 
 
 @dataclass(frozen=True)
-class Crowds:
-    """The counts of the last bins: their mean, their variance, and the bin that is not full yet."""
+class Unevenness:
+    """By how much more the counts of bins vary than if each request came for itself: about the mean of `about` bins."""
 
+    about: int
+    near: float = 0.0  # that mean
     mean: float = 0.0
     variance: float = 0.0
     bins: int = 0
-    begun: float | None = None
+    begun: float | None = None  # of the bin that is not full yet
     count: float = 0.0
 
     @property
@@ -34,21 +39,26 @@ class Crowds:
         """Variance over mean; 1 where requests have nothing to do with each other."""
         return min(max(self.variance / self.mean, 1.0), _MOST_DISPERSION) if self.mean > 0 else 1.0
 
-    def seen(self, new: float, now: float) -> Crowds:
+    def seen(self, new: float, now: float) -> Unevenness:
         """Count requests that came until now."""
         if self.begun is None or not 0 <= now - self.begun <= 2 * _BIN:
-            return Crowds(self.mean, self.variance, self.bins, now, 0.0)
+            return replace(self, begun=now, count=0.0)
         count = self.count + new
         if now - self.begun < _BIN:
-            return Crowds(self.mean, self.variance, self.bins, self.begun, count)
+            return replace(self, count=count)
         count *= _BIN / (now - self.begun)
         bins = self.bins + 1
-        share = max(_FADE, 1 / bins)
-        off = (count - self.mean) ** 2 if self.bins else 0.0
+        off = (count - self.near) ** 2 if self.bins else 0.0
         # One step of the load is not many crowds.
         off = min(off, 9 * self.dispersion * max(self.mean, 1.0)) if bins > 10 else off
-        return Crowds(
-            self.mean + share * (count - self.mean), self.variance + share * (off - self.variance), bins, now, 0.0
+        share, nearer = 1 / min(bins, _BINS), 1 / min(bins, self.about)
+        return Unevenness(
+            self.about,
+            self.near + nearer * (count - self.near),
+            self.mean + share * (count - self.mean),
+            self.variance + share * (off - self.variance),
+            bins,
+            now,
         )
 
 
@@ -59,7 +69,8 @@ class Arrivals:
     times: tuple[float, ...] = ()
     totals: tuple[float, ...] = ()
     last: dict[str, float] = field(default_factory=dict)  # each source's counter as last seen
-    crowds: Crowds = Crowds()
+    crowds: Unevenness = Unevenness(_CROWD)  # what may look like more load, and is none
+    swings: Unevenness = Unevenness(_BINS)  # and load that rises and falls within minutes: engines need room for both
 
     @property
     def total(self) -> float:
@@ -83,6 +94,7 @@ class Arrivals:
             (*self.totals[first:], self.total + new),
             self.last | counters,
             self.crowds.seen(new, now),
+            self.swings.seen(new, now),
         )
 
     def keep(self, sources: set[str]) -> Arrivals:
@@ -97,10 +109,11 @@ class Arrivals:
         most = max(signs, default=0.0)
         if most < _CERTAIN or not self._learnt(now):
             return usual
-        # Something has changed: since about then, or later; what is left of it without good luck counts.
-        spread = self.crowds.dispersion
-        since = counts[signs.index(most) :]
-        luck = _LUCK * (1 + _CERTAIN / most / 2)
+        # Something has changed: since about then, or in the second half of it; what is left of it without good luck
+        # counts. Of still shorter windows the luckiest would.
+        first, spread = signs.index(most), self.crowds.dispersion
+        luck = _LUCK * (1 + _CERTAIN / most)
+        since = counts[first : first + 2]
         return max(usual, *((count - luck * sqrt(count * spread)) / window for window, count in since))
 
     def doubtful(self, now: float) -> bool:

@@ -23,7 +23,8 @@ def limit(config: Config, state: State) -> float:
     engine = state.learned.engine(config.per_engine)
     if engine is None:
         return config.target
-    crowds = sqrt(state.arrivals.crowds.dispersion / max(state.in_flight, 1.0))
+    # Load that rises within minutes needs room as well as crowds do, until engines have been added for it.
+    crowds = sqrt(state.arrivals.swings.dispersion / max(state.in_flight, 1.0))
     return min(max(1 - _DEVIATIONS * crowds, config.target), engine.use(config.target * engine.most))
 
 
