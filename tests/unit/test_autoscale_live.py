@@ -46,6 +46,14 @@ def test_a_trace_is_read_by_the_simulator_as_it_is_asked(tmp_path: Path) -> None
     assert load.at == pytest.approx([each.at - made[0].at for each in made], abs=2e-6)
 
 
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_trace_comes_to_the_same_at_whatever_moments_it_is_looked_at(seed: int, tmp_path: Path) -> None:
+    """Gateways are looked at twice a second and engines once in ten: when is chance, on a cluster."""
+    trace.write(trace.make(seed), tmp_path / "trace.csv")
+    found = [trace.simulated(tmp_path / "trace.csv", 6.0, n * 1.03).slo_attainment for n in range(10)]
+    assert max(found) - min(found) <= trace.AGREE
+
+
 @pytest.mark.parametrize(
     ("change", "good"),
     [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import statistics
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -62,11 +62,13 @@ def write(trace: list[Arrival], path: Path) -> None:
         rows.writerows((_stamp(each.at), each.prompt, each.tokens) for each in trace)
 
 
-def simulated(path: Path, cold_start: float) -> Simulated:
-    """The trace in the simulator."""
+def simulated(path: Path, cold_start: float, late: float = 0.0) -> Simulated:
+    """The trace in the simulator, begun so many seconds after the first look."""
     law = EngineLaw(PROMPT_RATE, STEP, EACH, most=SEQUENCES)
     policy = Falcon(cold_start, SEQUENCES, 1, MOST)
-    return Simulation(read(path), Setting(law, cold_start, 1, MOST), policy).run()
+    load = read(path)
+    load = replace(load, at=[at + late for at in load.at])
+    return Simulation(load, Setting(law, cold_start, 1, MOST), policy).run()
 
 
 def _stamp(seconds: float) -> str:
