@@ -31,7 +31,7 @@ def engine(tmp_path: Path) -> Engine:
     python = tmp_path / "python"
     python.write_text(PYTHON.format(folder=tmp_path))
     python.chmod(python.stat().st_mode | stat.S_IXUSR)
-    return Engine((str(python), "-P", "-m", "vllm.entrypoints.cli.main"), "0.26.0")
+    return Engine((str(python), "-P", "-c", "the engine"), "0.26.0")
 
 
 @pytest.fixture
@@ -91,14 +91,14 @@ def test_nothing_is_compiled_twice(tmp_path: Path, begun: Any) -> None:
 
 def test_an_engine_whose_python_cannot_be_started_starts_without(tmp_path: Path) -> None:
     said: list[str] = []
-    engine = Engine((str(tmp_path / "gone"), "-m", "vllm"), "0.26.0")
+    engine = Engine((str(tmp_path / "gone"), "-c", "the engine"), "0.26.0")
     assert ahead.begin(intent(), "0.26.0", (H200,), engine, None, said.append, {"HOME": str(tmp_path)}) is None
     assert re.fullmatch(r"warning: no kernels are compiled ahead: .*gone cannot be started \(No such file.*\)", said[0])
 
 
 def test_without_what_it_needs_it_says_so_in_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     environ = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
-    python = Engine((sys.executable, "-m", "vllm"), "0.26.0")  # a Python without torch
+    python = Engine((sys.executable, "-c", "the engine"), "0.26.0")  # a Python without torch
     child = ahead.begin(intent(), "0.26.0", (H200,), python, None, print, environ)
     assert child is not None
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1

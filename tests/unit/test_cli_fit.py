@@ -54,7 +54,11 @@ def figures(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0
 
 def test_given_the_available_memory_the_figures_are_the_engines(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = figures(capsys, str(spec), "--kv-available", "112.27")
-    printed = {"block_tokens": 3120, "tokens": 4_683_093, "max_concurrency": pytest.approx(71.46, abs=0.005)}  # by vLLM 0.26.0 on an H200
+    printed = {
+        "block_tokens": 3120,
+        "tokens": 4_683_093,
+        "max_concurrency": pytest.approx(71.46, abs=0.005),
+    }  # by vLLM 0.26.0 on an H200
     assert {name: found[name] for name in printed} == printed
 
 
