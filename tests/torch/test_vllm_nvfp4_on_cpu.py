@@ -28,8 +28,10 @@ from vllm import LLM, SamplingParams
 def answers(model, **arguments):
     llm = LLM(model, max_model_len=256, max_num_seqs=4, enforce_eager=True, enable_prefix_caching=False,
               kv_cache_memory_bytes=1 << 26, **arguments)
-    given = llm.generate(json.loads(sys.argv[3]), SamplingParams(temperature=0, max_tokens=24, ignore_eos=True))
-    return [a.outputs[0].token_ids for a in given]
+    wanted = SamplingParams(temperature=0, max_tokens=24, ignore_eos=True, logprobs=3)
+    given = [answer.outputs[0] for answer in llm.generate(json.loads(sys.argv[3]), wanted)]
+    likely = [[{token: told.logprob for token, told in place.items()} for place in a.logprobs] for a in given]
+    return [[list(a.token_ids), places] for a, places in zip(given, likely)]
 
 if __name__ == "__main__":
     quantized = answers(sys.argv[1], kv_cache_dtype="bfloat16")
@@ -37,6 +39,11 @@ if __name__ == "__main__":
     plain = answers(sys.argv[2], distributed_executor_backend="uni")
     print("ANSWERS", json.dumps([quantized, plain]))
 """
+
+
+# Nats between two tokens that rounding may exchange: logits are BF16 products, and a processor with AMX adds up
+# otherwise.
+TIE = 0.05
 
 
 def packed(rows: int, columns: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, float]:
@@ -99,19 +106,21 @@ def test_a_layer_multiplies_by_the_numbers_of_its_weight(monkeypatch: pytest.Mon
     layer.weight = torch.nn.Parameter(weight, requires_grad=False)
     layer.weight_scale = torch.nn.Parameter(scales, requires_grad=False)
     layer.weight_global_scale = torch.nn.Parameter(torch.tensor(scale), requires_grad=False)
+    bias = torch.arange(48).bfloat16()
+    layer.bias = torch.nn.Parameter(bias.clone(), requires_grad=False)  # vLLM's own, which it may keep in FP32
     monkeypatch.setattr(torch, "get_default_dtype", lambda: torch.bfloat16)
     with set_current_vllm_config(VllmConfig()):
         kernel = modelopt.init_nvfp4_linear_kernel(use_a16=True)
         kernel.process_weights_after_loading(layer)
     x = torch.randn(5, 64, generator=torch.Generator().manual_seed(0)).bfloat16()
-    bias = torch.arange(48).bfloat16()
     exact = x.double() @ tiny_nvfp4.unpack(weight, scales, scale).bfloat16().double().T + bias.double()
-    assert torch.allclose(kernel.apply_weights(layer, x, bias).double(), exact, rtol=2**-7, atol=2**-7)
+    assert torch.allclose(kernel.apply_weights(layer, x, layer.bias).double(), exact, rtol=2**-7, atol=2**-7)
 
 
 def generate(quantized: Path, plain: Path, environ: dict[str, str]) -> tuple[Any, Any, str]:
-    """The greedy tokens of both checkpoints, and what the engines said."""
+    """The greedy answers of both checkpoints, tokens and at each place the likeliest; and what the engines said."""
     offline = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "VLLM_HOST_IP": "127.0.0.1"}
+    offline["TORCHDYNAMO_DISABLE"] = "1"  # vLLM would compile how it ranks log probabilities, and the image has no g++
     command = [sys.executable, "-c", GENERATE, str(quantized), str(plain), json.dumps(PROMPTS)]
     variables = {**os.environ, **offline, **environ}
     done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False, timeout=300)
@@ -119,6 +128,17 @@ def generate(quantized: Path, plain: Path, environ: dict[str, str]) -> tuple[Any
     answers = [line for line in done.stdout.splitlines() if line.startswith("ANSWERS ")]
     assert answers, said[-6000:]
     return (*json.loads(answers[0].removeprefix("ANSWERS ")), said)
+
+
+def assert_alike(found: Any, expected: Any) -> None:
+    """The same tokens, up to a place where another one was as likely."""
+    for (tokens, _), (wanted, likely) in zip(found, expected, strict=True):
+        first = next((place for place, pair in enumerate(zip(tokens, wanted, strict=True)) if pair[0] != pair[1]), None)
+        if first is None:
+            continue
+        told = likely[first]
+        gap = told[str(wanted[first])] - told.get(str(tokens[first]), float("-inf"))
+        assert gap <= TIE, f"{tokens} instead of {wanted}: at {first} one was likelier by {gap}"
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +162,6 @@ def test_stock_vllm_answers_in_nvfp4_as_in_bf16_with_the_same_numbers(
     checkpoints: tuple[Path, Path], plugin: dict[str, str]
 ) -> None:
     found, expected, said = generate(*checkpoints, plugin)
-    assert found == expected
-    assert len({tuple(answer) for answer in found}) == len(PROMPTS), "the prompts make a difference"
+    assert_alike(found, expected)
+    assert len({tuple(tokens) for tokens, _ in found}) == len(PROMPTS), "the prompts make a difference"
     assert "NVFP4 weights become BF16 on this CPU" in said
