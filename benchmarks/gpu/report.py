@@ -113,10 +113,15 @@ def tables(document: Mapping[str, Any]) -> dict[str, str]:
 
 
 def fill(text: str, documents: Mapping[str, Mapping[str, Any]]) -> str:
-    """The page with each table renewed: of the document that it names, or of the first one."""
+    """The page with each table renewed: of the document that it names, or of the first one; others stay as they are."""
     made = {name: tables(document) for name, document in documents.items()}
     first = next(iter(made))
-    return _BLOCK.sub(lambda match: f"{match[1]}{made[match[3] or first][match[2]]}\n{match[4]}", text)
+
+    def renewed(match: re.Match[str]) -> str:
+        name = match[3] or first
+        return f"{match[1]}{made[name][match[2]]}\n{match[4]}" if name in made else match[0]
+
+    return _BLOCK.sub(renewed, text)
 
 
 def pictures(document: Mapping[str, Any]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from falcon_engine import locate, profiles, tuned
+from falcon_engine import locate, tuned
 from falcon_engine.gpus import Gpu
 from falcon_engine.intent import Intent
 
@@ -60,18 +60,12 @@ def begin(
 
 def known(version: str | None, gpus: Sequence[Gpu]) -> Mapping[str, Any] | None:
     """The launches by kernel, for one GPU an engine."""
-    raw = tuned.data(FILE)
-    families = json.loads(raw)["families"] if raw and len(gpus) == 1 else []
-    wanted = profiles.parse(version)
-    for family in families:
-        if gpus[0].capability in family["capabilities"] and wanted in map(profiles.parse, family["versions"]):
-            found: Mapping[str, Any] = family["launches"]
-            return found
-    return None
+    found = tuned.families(FILE, version, gpus)
+    return found[0]["launches"] if found else None
 
 
 def mark(version: str | None, gpu: Gpu, intent: Intent, environ: Mapping[str, str]) -> Path:
     """The file that says that it was done, beside the kernels themselves."""
-    home = Path(environ.get("TRITON_HOME") or environ.get("HOME") or "/tmp")
-    cache = environ.get("TRITON_CACHE_DIR") or home / ".triton" / "cache"
+    home = environ.get("TRITON_HOME") or tuned.home(environ)
+    cache = environ.get("TRITON_CACHE_DIR") or Path(home, ".triton", "cache")
     return Path(cache, f"falcon-chunk-scan-{version}-{gpu.capability}-{tuned.state_dtype(intent)}")

@@ -115,15 +115,16 @@ def cache_folder(environ: Mapping[str, str]) -> Path:
     if stated := environ.get(CACHE_VARIABLE):
         return Path(stated)
     base = environ.get("XDG_CACHE_HOME")
-    return Path(base, "falcon") if base else _home(environ) / ".cache" / "falcon"
+    return Path(base, "falcon") if base else home(environ) / ".cache" / "falcon"
 
 
 def scratch(environ: Mapping[str, str]) -> Path:
     """Where what one start needs lies."""
-    return _home(environ) / ".falcon"
+    return home(environ) / ".falcon"
 
 
-def _home(environ: Mapping[str, str]) -> Path:
+def home(environ: Mapping[str, str]) -> Path:
+    """The user's own folder."""
     return Path(environ.get("HOME") or "/tmp")
 
 
@@ -139,7 +140,7 @@ def state_dtype(intent: Intent) -> str:
 
 def _sampler_is_built(environ: Mapping[str, str]) -> bool:
     """Whether FlashInfer has its sampler compiled: in its cache, or shipped with the image."""
-    base = Path(environ.get("FLASHINFER_WORKSPACE_BASE") or _home(environ))
+    base = Path(environ.get("FLASHINFER_WORKSPACE_BASE") or home(environ))
     try:
         built = any((base / ".cache" / "flashinfer").glob("*/*/cached_ops/sampling/*.so"))
     except OSError:
@@ -148,14 +149,17 @@ def _sampler_is_built(environ: Mapping[str, str]) -> bool:
 
 
 def _winners(version: str | None, gpus: Sequence[Gpu]) -> list[Mapping[str, Any]]:
-    raw = data(_WINNERS)
-    families = json.loads(raw)["families"] if raw and len(gpus) == 1 else []
+    return [winner for family in families(_WINNERS, version, gpus) for winner in family["winners"]]
+
+
+def families(name: str, version: str | None, gpus: Sequence[Gpu]) -> list[Mapping[str, Any]]:
+    """The entries of a file that are for this GPU and version; none where an engine has several GPUs."""
+    raw = data(name)
     wanted = profiles.parse(version)
     return [
-        winner
-        for family in families
+        family
+        for family in (json.loads(raw)["families"] if raw and len(gpus) == 1 else ())
         if gpus[0].capability in family["capabilities"] and wanted in map(profiles.parse, family["versions"])
-        for winner in family["winners"]
     ]
 
 

@@ -75,6 +75,8 @@ def test_a_table_is_of_the_run_that_it_names() -> None:
     documents = {name: {**empty, "sessions": [{**session, "session": name}]} for name in ("new", "old")}
     filled = report.fill(page, documents)
     assert [line.split(" | ")[0] for line in filled.splitlines() if "**" in line] == ["| new", "| old"]
+    assert report.fill(filled, {"new": documents["new"]}) == filled  # a run of one's own leaves the others' tables
+    assert report.fill(page, {"new": documents["new"]}).endswith(page.partition("\n<!-- end -->\n")[2])
 
 
 def test_the_summary_of_streams() -> None:

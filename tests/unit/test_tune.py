@@ -15,6 +15,8 @@ CONFIG = {"mamba_n_heads": 24, "mamba_d_head": 128, "mamba_d_state": 256}
 def test_the_shape_is_the_checkpoints() -> None:
     assert files.shape_of(CONFIG, "config.json") == Shape()
     assert files.shape_of(CONFIG, "config.json", 2).heads == 12
+    cut = files.shape_of({**CONFIG, "mamba_n_groups": 2, "mamba_chunk_size": 128}, "config.json")
+    assert (cut.groups, cut.chunk) == (2, 128)
 
 
 @pytest.mark.parametrize(
