@@ -19,7 +19,7 @@ from benchmarks.gpu.steps import Step
 
 # Which lane makes what, so that two GPUs are both busy.
 _BEFORE_ONE = (("make", "quantize", "tune", "expand to fp8", "expand to bf16"),)
-_BEFORE_TWO = (("make", "quantize"), ("tune", "expand to fp8", "expand to bf16"))
+_BEFORE_TWO = (("make", "quantize", "expand to fp8"), ("tune", "expand to bf16"))
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -49,8 +49,11 @@ def _run(options: argparse.Namespace) -> int:
         lanes[-1].insert([s.name for s in lanes[-1]].index(plan.BASE) + 1, plan.of_form(name))
         before[-1].append(form.name)
         steps.STEPS += (form,)
-    if options.only:
-        lanes = [[session for session in lane if session.name in options.only] for lane in lanes]
+    lanes = [
+        [session for session in lane if session.name in (options.only or [session.name])
+         and session.name not in options.without]
+        for lane in lanes
+    ]  # fmt: skip
     Driver(setting).run(before, lanes)
     return 0
 
@@ -107,6 +110,7 @@ def main() -> int:
     run.add_argument("--form", action="append", default=[], metavar="NAME=COMMAND",
                      help="measure another form of the checkpoint; the command makes {NAME} of {nvfp4}")  # fmt: skip
     run.add_argument("--only", action="append", metavar="SESSION", help="this session alone; can be repeated")
+    run.add_argument("--without", action="append", default=[], metavar="SESSION", help="not this one; can be repeated")
     run.add_argument("--device", default="cuda", choices=("cuda", "cpu"), help=argparse.SUPPRESS)
     run.add_argument("--scale", type=int, default=1, help="divide the number of requests, for a try-out")
     run.add_argument("--first-word", type=int, default=100, help=argparse.SUPPRESS)

@@ -232,8 +232,14 @@ class Driver:
     def _load(self, engine: Server, wanted: Load, seed: int) -> dict[str, Any]:
         if self._at.scale > 1:
             few = max(1, wanted.requests // self._at.scale)
-            wanted = Load(min(wanted.concurrency, few), few, wanted.prompt, min(wanted.answer, 32))
-        return load.run(engine.port, MODEL, wanted, seed, self._at.words)
+            wanted = replace(
+                wanted, concurrency=min(wanted.concurrency, few), requests=few, answer=min(wanted.answer, 32)
+            )
+        before = engine.metrics()
+        row = load.run(engine.port, MODEL, wanted, seed, self._at.words)
+        after = engine.metrics()
+        found, asked = (after.get(name, 0.0) - before.get(name, 0.0) for name in (server.HITS, server.ASKED))
+        return {**row, "prefix_tokens_found": found, "prefix_tokens_asked": asked}
 
     def _command(self, session: Session, port: int) -> tuple[list[str], dict[str, str]]:
         """The command line, and what the environment tells on top."""

@@ -26,7 +26,8 @@ _CHUNK = b'"choices":[{'
 class Load:
     """`concurrency` streams at once until `requests` have ended, `prompt` tokens in and `answer` tokens out.
 
-    `sampled` takes tokens by chance, as users of a reasoning model do, and not the most likely one.
+    `sampled` takes tokens by chance, as users of a reasoning model do, and not the most likely one. `shared` tokens at
+    the beginning are the same in all prompts.
     """
 
     concurrency: int
@@ -34,11 +35,13 @@ class Load:
     prompt: int
     answer: int
     sampled: bool = False
+    shared: int = 0
 
     @property
     def name(self) -> str:
         """As in tables, such as 250 x 128/128."""
-        return f"{self.concurrency} x {self.prompt}/{self.answer}{' sampled' if self.sampled else ''}"
+        more = (" sampled" if self.sampled else "") + (f", {self.shared} alike" if self.shared else "")
+        return f"{self.concurrency} x {self.prompt}/{self.answer}{more}"
 
 
 @dataclass
@@ -110,16 +113,20 @@ def _process(
 ) -> list[Stream]:
     """One process's streams."""
     chance = random.Random(seed)
-    bodies = [_body(model, chance, load, words) for _ in range(requests)]
+    alike = _words(random.Random(load.name), load.shared, words)
+    bodies = [_body(model, [*alike, *_words(chance, load.prompt - load.shared, words)], load) for _ in range(requests)]
     time.sleep(max(0.0, start - time.monotonic()))
     return asyncio.run(_streams(port, bodies, concurrency))
 
 
-def _body(model: str, chance: random.Random, load: Load, words: tuple[int, int]) -> bytes:
-    prompt = " ".join(f"w{chance.randrange(*words)}" for _ in range(load.prompt))
+def _words(chance: random.Random, count: int, words: tuple[int, int]) -> list[str]:
+    return [f"w{chance.randrange(*words)}" for _ in range(count)]
+
+
+def _body(model: str, prompt: list[str], load: Load) -> bytes:
     asked = {
         "model": model,
-        "prompt": prompt,
+        "prompt": " ".join(prompt),
         "max_tokens": load.answer,
         **({"temperature": 0.6, "top_p": 0.95} if load.sampled else {"temperature": 0}),
         "ignore_eos": True,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.gpu.load import Load
@@ -18,6 +18,11 @@ THOUSAND = Load(1000, 1000, 128, 128)
 LONG = Load(256, 256, 128, 1024)
 PROMPTS = Load(32, 96, 4096, 128)
 SAMPLED = Load(250, 750, 128, 128, sampled=True)
+# Sizes of batches for which few CUDA graphs pad most.
+PADDED = (Load(66, 264, 128, 128), Load(132, 528, 128, 128))
+# Prompts that begin alike: with a block of some 3,100 tokens, one that leaves the first block, and one that leaves the
+# last prompt before its last block.
+ALIKE = (Load(16, 64, 4096, 64, shared=3840), Load(16, 64, 8000, 64, shared=4000))
 
 ALL = (CROWD, LONG, PROMPTS, ONE, THIRTY_TWO, HUNDRED, THOUSAND, EIGHT)
 KNOB = (CROWD, LONG, PROMPTS)
@@ -42,8 +47,8 @@ NO_SAMPLER = {"VLLM_USE_FLASHINFER_SAMPLER": "0"}
 BASE = "ours fp8"
 # Of all loads' speeds together: less is noise.
 WORTH_IT = 1.01
-# One thread compiles in vLLM; here as many as there are processors for it.
-PARALLEL = '{"cudagraph_mode":"FULL_AND_PIECEWISE","inductor_compile_config":{"compile_threads":12}}'
+# vLLM keeps what it has compiled as one piece for each layer, with torch 2.11; so it is one for the model.
+ONE_ARTIFACT = {"VLLM_USE_MEGA_AOT_ARTIFACT": "1"}
 
 
 @dataclass(frozen=True)
@@ -74,47 +79,52 @@ def _ours(name: str, checkpoint: str = "fp8", *arguments: str, **more: Any) -> S
     return Session(name, checkpoint, arguments=arguments, **more)
 
 
-_BY_HAND: dict[str, Any] = {"by": "vllm", "arguments": CARD, "environ": NO_SAMPLER, "greedy": True}
-_ALL: dict[str, Any] = {"cache": "cold", "combine": True, "loads": ALL}
-# One GPU: every pair that a claim rests on.
+_BY_HAND: dict[str, Any] = {"by": "vllm", "arguments": CARD, "environ": NO_SAMPLER, "cache": "by-hand", "greedy": True}
+# The first GPU: every pair that a claim rests on.
 PAIRS = (
     Session("card nvfp4", "nvfp4", **_BY_HAND, loads=(CROWD, LONG, THIRTY_TWO, ONE), seconds=260),
     Session("plain bf16", "bf16", **_BY_HAND, loads=ALL),
-    _ours("ours fp8 best", "fp8", **{**_ALL, "loads": (*ALL, SAMPLED)}, greedy=True),
-    _ours("ours nvfp4", "nvfp4", **_ALL),
-    _ours("ours bf16", "bf16-expanded", **_ALL, greedy=True),
+    _ours("ours fp8 best", "fp8", combine=True, loads=(*ALL, SAMPLED), greedy=True, seconds=220),
+    _ours("ours nvfp4", "nvfp4", loads=ALL, greedy=True),
+    _ours("ours bf16", "bf16-expanded", loads=ALL, greedy=True),
 )
-# Another one: the start, and one thing changed at a time. Each is compared with `BASE`.
+# After them there: one thing changed at a time.
+MORE_KNOBS = (
+    _ours("fp8 1024 sequences", intent={"max_num_seqs": 1024}, loads=(THOUSAND, CROWD)),
+    _ours("fp8 float32 state", "fp8", "--mamba-ssm-cache-dtype", "float32"),
+    _ours("fp8 16384 batched tokens", "fp8", "--max-num-batched-tokens", "16384"),
+    _ours("fp8 stream interval 8", "fp8", "--stream-interval", "8"),
+    _ours("nvfp4 humming", "nvfp4", "--linear-backend", "humming", seconds=180),
+)
+# The other GPU: the start, and one thing changed at a time.
 KNOBS = (
-    _ours("fp8 cold", cache="cold", loads=(CROWD, SAMPLED), seconds=220),
-    _ours(BASE, cache="cold"),
-    _ours("fp8 mode all", "fp8", "--mamba-cache-mode", "all", cache="cold"),
-    _ours("fp8 no prefix caching", cache="cold", intent={"prefix_caching": False}),
-    _ours("fp8 parallel compile", "fp8", "--compilation-config", PARALLEL, cache="parallel", loads=(CROWD,)),
-    _ours("fp8 1024 sequences", cache="cold", intent={"max_num_seqs": 1024}, loads=(THOUSAND, CROWD)),
-    _ours("fp8 warm", cache="cold", combine=True, loads=(CROWD,)),
-    _ours("fp8 flashinfer mamba", "fp8", "--mamba-backend", "flashinfer", cache="cold", offered=True, seconds=180),
-    _ours("fp8 float32 state", "fp8", "--mamba-ssm-cache-dtype", "float32", cache="cold"),
-    _ours("fp8 two API servers", "fp8", "--api-server-count", "2", cache="cold", loads=(CROWD, LONG)),
-    _ours("fp8 humming", "fp8", "--linear-backend", "humming", cache="cold", offered=True, seconds=180),
-    _ours("fp8 16384 batched tokens", "fp8", "--max-num-batched-tokens", "16384", cache="cold"),
-    _ours("nvfp4 humming", "nvfp4", "--linear-backend", "humming", cache="cold", seconds=180),
+    _ours("fp8 cold", loads=(CROWD, SAMPLED), seconds=220),
+    _ours(BASE, loads=(*KNOB, *PADDED, *ALIKE)),
+    _ours("fp8 one artifact cold", environ=ONE_ARTIFACT, cache="one-artifact", loads=(CROWD,), seconds=220),
+    _ours("fp8 one artifact warm", environ=ONE_ARTIFACT, cache="one-artifact"),
+    _ours("fp8 warm", combine=True, loads=(CROWD,)),
+    _ours("fp8 no prefix caching", intent={"prefix_caching": False}, loads=(*KNOB, *ALIKE)),
+    _ours("fp8 mode all", "fp8", "--mamba-cache-mode", "all", loads=(*KNOB, *ALIKE)),
+    _ours("fp8 51 graphs", "fp8", "--max-cudagraph-capture-size", "512", loads=(*KNOB, *PADDED)),
+    _ours("fp8 two API servers", "fp8", "--api-server-count", "2", loads=(CROWD, LONG)),
+    _ours("fp8 flashinfer mamba", "fp8", "--mamba-backend", "flashinfer", offered=True, seconds=180),
+    _ours("fp8 humming", "fp8", "--linear-backend", "humming", offered=True, seconds=180),
 )
 
 
 def lanes(gpus: int) -> list[list[Session]]:
     """Sessions for each GPU. With one, the pairs come first, then as many of the rest as there is time for."""
     if gpus > 1:
-        return [list(PAIRS), list(KNOBS)]
-    by_name = {session.name: replace(session, cache="") for session in (*PAIRS, *KNOBS)}
-    first = ("card nvfp4", BASE, "plain bf16", "ours fp8 best")
-    rest = [name for name in by_name if name not in (*first, "fp8 cold", "fp8 warm", "fp8 parallel compile")]
+        return [[*PAIRS, *MORE_KNOBS], list(KNOBS)]
+    by_name = {session.name: session for session in (*PAIRS, *KNOBS, *MORE_KNOBS)}
+    first = ("card nvfp4", "fp8 cold", BASE, "plain bf16", "ours fp8 best")
+    rest = [name for name in by_name if name not in first]
     return [[by_name[name] for name in (*first, *rest)]]
 
 
 def of_form(checkpoint: str) -> Session:
     """A session that measures one more form of the checkpoint."""
-    return _ours(f"ours {checkpoint}", checkpoint, cache="cold", greedy=True)
+    return _ours(f"ours {checkpoint}", checkpoint, greedy=True)
 
 
 def winning(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,13 +17,20 @@ COMPARED = (
     ("card nvfp4", "ours fp8 best"),
     ("card nvfp4", "ours nvfp4"),
     ("card nvfp4", "ours bf16"),
+    ("ours bf16", "ours nvfp4"),
     ("plain bf16", "card nvfp4"),
 )
 PAIRS = ("card nvfp4", "plain bf16", "ours nvfp4", "ours bf16", "ours fp8", "ours fp8 best")
 LOADS = ("1 x 128/128", "8 x 128/128", "32 x 128/128", "100 x 128/128", "250 x 128/128", "1000 x 128/128",
          "256 x 128/1024", "32 x 4096/128", "250 x 128/128 sampled")  # fmt: skip
-KNOB_LOADS = ("250 x 128/128", "256 x 128/1024", "32 x 4096/128", "1000 x 128/128")
-STARTS = ("card nvfp4", "fp8 cold", "fp8 parallel compile", "fp8 warm", "ours fp8 best")
+KNOB_LOADS = (
+    "250 x 128/128",
+    "256 x 128/1024",
+    "32 x 4096/128",
+    "1000 x 128/128",
+    *(load.name for load in plan.PADDED),
+)
+STARTS = ("card nvfp4", "fp8 cold", "fp8 warm", "fp8 one artifact warm", "ours fp8 best")
 _TUNED = re.compile(r"^\s*(\d+)\s+([\d.]+)\s+(\d+)\s+([\d.]+)\s+(\d+)\s+([\d.]+)\s+(\d+) rows, (\d+) warps, (\S+)$")
 # Inside of JSON strings, so that names of files stay.
 _FOLDERS = re.compile(r"(?<![\w.])/(?:[\w.+-]+/)+")
@@ -45,7 +53,6 @@ def collect(folder: Path) -> dict[str, Any]:
     return {
         "device": machine["gpu"].splitlines()[0].split(",")[0],
         "date": time.strftime("%Y-%m-%d", time.gmtime(rows[-1]["at"])),
-        "base": plan.BASE,
         "machine": machine,
         "steps": list(steps.values()),
         "tuned": _tuned(list(steps.values())),
@@ -104,6 +111,7 @@ def tables(document: Mapping[str, Any]) -> dict[str, str]:
         "pairs": _pairs(document),
         "latency": _latency(document),
         "knobs": _knobs(document),
+        "prefixes": _prefixes(document),
         "starts": _starts(document),
         "tuned": _kernel(document),
         "answers": _agreement(document),
@@ -175,21 +183,38 @@ def _latency(document: Mapping[str, Any]) -> str:
 
 
 def _knobs(document: Mapping[str, Any]) -> str:
-    base = document["base"]
-    lane = {session["gpu"] for session in document["sessions"] if session["session"] == base}
+    """Beside each figure how many times that it is of what nothing was changed in, on the same GPU."""
+    sessions = [row for row in document["sessions"] if row["loads"] and row["by"] == "launcher"]
     rows = []
-    for session in document["sessions"]:
-        if session["gpu"] in lane and session["by"] == "launcher":
-            if not session["loads"]:
-                continue
-            cells = []
-            for load in KNOB_LOADS:
-                value, usual = speed(document, session["session"], load), speed(document, base, load)
-                cells.append(f"{_number(value)} ({_times(value, usual)})" if value and usual else _number(value))
-            given = [*session["arguments"], *(f"{k} {v}" for k, v in session["intent"].items())]
-            given += [f"{k}={v}" for k, v in session["environ"].items()]
-            rows.append([session["session"], f"`{' '.join(given)}`" if given else "", *cells])
-    return _table(["engine", "changed", *KNOB_LOADS], rows)
+    for session in sorted(sessions, key=lambda row: row["gpu"]):
+        given = _given(session)
+        usual = [row["session"] for row in sessions if row["gpu"] == session["gpu"] and not _given(row)]
+        cells = []
+        for load in KNOB_LOADS:
+            value = speed(document, session["session"], load)
+            known = [found for name in usual if (found := speed(document, name, load)) is not None]
+            against = f" ({_times(value, statistics.mean(known))})" if value and known and given else ""
+            cells.append(f"{_number(value)}{against}")
+        rows.append([session["session"], str(session["gpu"]), f"`{given}`" if given else "", *cells])
+    return _table(["engine", "GPU", "changed", *KNOB_LOADS], rows)
+
+
+def _given(session: Mapping[str, Any]) -> str:
+    """What an engine has that one with an empty spec and FP8 has not."""
+    given = [*([session["checkpoint"]] if session["checkpoint"] != "fp8" else []), *session["arguments"]]
+    given += [f"{k} {v}" for k, v in session["intent"].items()]
+    return " ".join([*given, *(f"{k}={v}" for k, v in session["environ"].items())])
+
+
+def _prefixes(document: Mapping[str, Any]) -> str:
+    figures = ("prefix_tokens_found", "ttft_ms_p50", "ttft_ms_p99", "tokens_per_second")
+    rows = []
+    for load in (wanted.name for wanted in plan.ALIKE):
+        for session in document["sessions"]:
+            values = [speed(document, session["session"], load, figure) for figure in figures]
+            if values[0] is not None:
+                rows.append([load, session["session"], *(_number(value) for value in values)])
+    return _table(["load", "engine", "tokens found", "TTFT p50 ms", "p99", "tokens/s"], rows)
 
 
 def _starts(document: Mapping[str, Any]) -> str:

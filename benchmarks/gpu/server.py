@@ -49,6 +49,8 @@ FACTS = (
     "falcon: ",
 )
 _MAX_FACTS = 60
+# Tokens of prompts that were found in the cache, and that were looked for.
+HITS, ASKED = "prefix_cache_hits_total", "prefix_cache_queries_total"
 
 
 class Died(RuntimeError):
@@ -117,7 +119,7 @@ class Server:
 
     def metrics(self) -> dict[str, float]:
         """Counters that tell of trouble or of help."""
-        wanted = ("vllm:num_preemptions_total", "vllm:prefix_cache_hits_total", "vllm:generation_tokens_total")
+        wanted = tuple(f"vllm:{name}" for name in ("num_preemptions_total", HITS, ASKED, "generation_tokens_total"))
         found: dict[str, float] = {}
         with suppress(OSError, ValueError):
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:

@@ -54,7 +54,7 @@ def begin(
     except OSError as e:
         log(f"warning: no kernels are compiled ahead: {command[0]} cannot be started ({e.strerror})")
         return None
-    log("kernels for prompts are compiled while the engine imports")
+    log("kernels for prompts and sampling are compiled while the engine imports")
     return child
 
 
@@ -68,4 +68,4 @@ def mark(version: str | None, gpu: Gpu, intent: Intent, environ: Mapping[str, st
     """The file that says that it was done, beside the kernels themselves."""
     home = environ.get("TRITON_HOME") or tuned.home(environ)
     cache = environ.get("TRITON_CACHE_DIR") or Path(home, ".triton", "cache")
-    return Path(cache, f"falcon-chunk-scan-{version}-{gpu.capability}-{tuned.state_dtype(intent)}")
+    return Path(cache, f"falcon-ahead-{version}-{gpu.capability}-{tuned.state_dtype(intent)}")

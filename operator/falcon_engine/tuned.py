@@ -25,6 +25,7 @@ SINCE = (0, 22)
 HEAD_DIM, STATE = 128, 256  # of Falcon-H1R-7B
 _PACKAGE = "falcon_engine.kernels"
 _WINNERS = "winners.json"
+_SIZES = "--cudagraph-capture-sizes"
 
 
 @dataclass(frozen=True)
@@ -104,10 +105,22 @@ def defaults(
             if not environ.get(winner["variable"]):
                 variables[winner["variable"]] = value
                 notes.append(f"{winner['variable']}={value}: {source}")
-        elif profile.has(winner["flag"]) and not flags.given(intent, winner["flag"]):
+        elif profile.has(winner["flag"]) and not flags.given(intent, winner["flag"], *winner.get("unless", ())):
+            value = _captured(value, intent) if winner["flag"] == _SIZES else value
+            if not value:
+                continue
             arguments += [winner["flag"], *value.split()]
             notes.append(f"{winner['flag']} {value}: {source}")
     return tuple(arguments), variables, notes
+
+
+def _captured(sizes: str, intent: Intent) -> str:
+    """Of the batches that are captured as CUDA graphs those that vLLM captures at most: of twice the sequences."""
+    if intent.cuda_graph_mode == "NONE":
+        return ""
+    stated = flags.value(intent, "--max-num-seqs")
+    most = 2 * (int(stated) if stated and stated.isdigit() else intent.max_num_seqs)
+    return " ".join(size for size in sizes.split() if int(size) <= most)
 
 
 def cache_folder(environ: Mapping[str, str]) -> Path:

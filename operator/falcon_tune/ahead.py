@@ -1,9 +1,10 @@
-"""`python -m falcon_tune.ahead`: compiles vLLM's Mamba2 kernels for prompts into Triton's cache, without a GPU.
+"""`python -m falcon_tune.ahead`: compiles kernels of vLLM into Triton's cache, without a GPU.
 
-vLLM 0.26 tries sixty launches of five kernels one after the other when it starts for the first time: more than a minute
-of compiling. Here the launches are given. The kernels' own Python runs over tensors of the CPU for a GPU that is not
-there, each launch is compiled instead of launched, and Triton's search is told that the given one is the fastest, which
-it writes down where vLLM finds it.
+vLLM 0.26 tries sixty launches of five Mamba2 kernels for prompts one after the other when it starts for the first time:
+more than a minute of compiling. Here the launches are given. The kernels' own Python runs over tensors of the CPU for a
+GPU that is not there, each launch is compiled instead of launched, and Triton's search is told that the given one is
+the fastest, which it writes down where vLLM finds it. The sampler's kernel has one launch, one form for each kind of
+request: a start builds the first in 12 to 19 s, and the first requests of another kind would wait for theirs.
 """
 
 # mypy: disable-error-code="import-not-found,no-untyped-call"
@@ -23,6 +24,8 @@ from falcon_tune.files import Shape, TuneError, shape_of
 
 # The engine has the processors first.
 _NICE = 10
+# Of Falcon-H1R-7B.
+VOCABULARY = 130_048
 # The "time" of a launch that is not the given one.
 _NOT = 1.0
 
@@ -40,7 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.nice(_NICE)
     began = time.monotonic()
     try:
-        compiled = compile_all(_shape(options.model), options.capability, options.launches, options.state_dtype)
+        config = json.loads((options.model / "config.json").read_text()) if options.model else None
+        shape = shape_of(config, str(options.model / "config.json")) if config is not None else Shape()
+        vocabulary = config.get("vocab_size", VOCABULARY) if config else VOCABULARY
+        compiled = compile_all(shape, vocabulary, options.capability, options.launches, options.state_dtype)
         if options.mark:
             options.mark.touch()
     except Exception as e:  # whatever another version of vLLM or Triton does otherwise
@@ -48,12 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"falcon: warning: kernels are not compiled ahead ({type(e).__name__}: {said})", file=sys.stderr)
         return 1
     seconds = time.monotonic() - began
-    print(f"falcon: {compiled} kernels for prompts were compiled ahead in {seconds:.0f} s", file=sys.stderr, flush=True)
+    print(f"falcon: {compiled} kernels were compiled ahead in {seconds:.0f} s", file=sys.stderr, flush=True)
     return 0
 
 
-def compile_all(shape: Shape, capability: str, launches: Mapping[str, Mapping[str, int]], state_dtype: str) -> int:
-    """Fill Triton's cache for a model of this shape. The result is how many kernels were asked for.
+def compile_all(
+    shape: Shape, vocabulary: int, capability: str, launches: Mapping[str, Mapping[str, int]], state_dtype: str
+) -> int:
+    """Fill Triton's cache for a model of this shape and vocabulary. The result is how many kernels were asked for.
 
     Raises whatever vLLM, torch or Triton raise, and `TuneError` where a kernel has no such launch.
     """
@@ -67,9 +75,26 @@ def compile_all(shape: Shape, capability: str, launches: Mapping[str, Mapping[st
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool, AsyncCompileMode(pool) as mode:
         for initial in (False, True):  # two kernels are compiled with and without states to begin with
             ssd_combined.mamba_chunk_scan_combined_varlen(**arguments(shape, getattr(torch, state_dtype), initial))
-    if not mode.raw_futures:
-        raise TuneError("vLLM does without Triton here")
+        if not mode.raw_futures:
+            raise TuneError("vLLM does without Triton here")
+        _sampler(vocabulary)
     return len(mode.raw_futures)
+
+
+def _sampler(vocabulary: int) -> None:
+    """The kernel that keeps the likeliest tokens, as vLLM's sampler launches it for logits of a batch.
+
+    Triton has one form for a number of sequences that 16 divides, as in the engine's own start, and one for others.
+    """
+    import torch
+    from vllm.v1.sample.ops import topk_topp_triton
+
+    topk_topp_triton.num_compute_units = lambda *_: 1  # only of how many programs there would be
+    for sequences in (256, 255):
+        logits = torch.empty(sequences, vocabulary, device="meta")  # no memory, and not what vLLM has for a CPU's
+        k, p = torch.empty(sequences, dtype=torch.int32, device="meta"), torch.empty(sequences, device="meta")
+        for asked in ((k, p), (None, p), (k, None)):
+            topk_topp_triton.apply_top_k_top_p_triton(logits, *asked)
 
 
 def arguments(shape: Shape, state_dtype: Any, initial: bool) -> dict[str, Any]:
@@ -139,13 +164,6 @@ def _compile_instead_of_launching(capability: str, launches: Mapping[str, Mappin
     JITFunction.run = lambda self, *positional, grid, warmup, **named: run(
         self, *positional, grid=grid, warmup=True, **named
     )
-
-
-def _shape(model: Path | None) -> Shape:
-    if model is None:
-        return Shape()
-    source = model / "config.json"
-    return shape_of(json.loads(source.read_text()), str(source))
 
 
 if __name__ == "__main__":

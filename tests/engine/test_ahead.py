@@ -152,7 +152,7 @@ def test_the_launcher_begins_it_beside_the_engine(tmp_path: Path) -> None:
         container.wait_until_served()
         log = tmp_path / "serve.log"
         wait_for(lambda: "not compiled ahead (ModuleNotFoundError" in log.read_text(), "its line in the log")
-    assert "falcon: kernels for prompts are compiled while the engine imports" in container.log
+    assert "falcon: kernels for prompts and sampling are compiled while the engine imports" in container.log
     assert (tmp_path / "home" / ".cache" / "vllm" / "modelinfos" / MODULE_INFO).exists()
 
 

@@ -71,7 +71,7 @@ def test_the_page_has_the_tables_and_pictures_of_what_was_measured() -> None:
 def test_a_table_is_of_the_run_that_it_names() -> None:
     page = "<!-- table: starts -->\nx\n<!-- end -->\n<!-- table: starts of old -->\nx\n<!-- end -->\n"
     session = {"phases": {"weights": 1.0}, "ready_seconds": 2.0, "loads": [], "facts": [], "gpu": 0}
-    empty = {"device": "", "date": "", "base": "", "machine": {}, "steps": [], "tuned": [], "answers": []}
+    empty = {"device": "", "date": "", "machine": {}, "steps": [], "tuned": [], "answers": []}
     documents = {name: {**empty, "sessions": [{**session, "session": name}]} for name in ("new", "old")}
     filled = report.fill(page, documents)
     assert [line.split(" | ")[0] for line in filled.splitlines() if "**" in line] == ["| new", "| old"]
@@ -90,6 +90,24 @@ def test_the_summary_of_streams() -> None:
     assert row["tokens_per_second"] == pytest.approx(25 / 2.0)
     assert row["ttft_ms_p50"] == pytest.approx(200)
     assert row["tpot_ms_p99"] == pytest.approx(100)
+
+
+def test_prompts_begin_alike_in_all_processes_and_end_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bytes] = []
+
+    async def streams(port: int, bodies: list[bytes], concurrency: int) -> list[Stream]:
+        asked.extend(bodies)
+        return []
+
+    monkeypatch.setattr(load, "_streams", streams)
+    wanted = Load(2, 4, 12, 1, shared=8)
+    for seed in ("1-0", "1-1"):
+        load._process(1, "model", 2, 2, wanted, seed, (100, 900), 0.0)
+    prompts = [json.loads(body)["prompt"].split() for body in asked]
+    assert wanted.name == "2 x 12/1, 8 alike"
+    assert [len(prompt) for prompt in prompts] == [12] * 4
+    assert len({tuple(prompt[:8]) for prompt in prompts}) == 1
+    assert len({tuple(prompt[8:]) for prompt in prompts}) == 4
 
 
 def test_winning_flags_are_those_that_were_faster_together() -> None:

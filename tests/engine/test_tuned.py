@@ -1,5 +1,6 @@
 """What was measured to be faster is set for the engine, on the GPUs that it was measured on, never over the user's."""
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -131,6 +132,33 @@ def test_the_users_word_wins(tmp_path: Path) -> None:
     assert "SOME_VARIABLE" not in found.environ
 
 
+def sizes(tmp_path: Path, *extra_args: str, **asked: Any) -> list[int]:
+    """The batches that are to be captured as CUDA graphs; none where the engine decides."""
+    arguments = settings(tmp_path, extra_args=extra_args, **asked).arguments
+    if "--cudagraph-capture-sizes" not in arguments:
+        return []
+    following = arguments[arguments.index("--cudagraph-capture-sizes") + 1 :]
+    return [int(text) for text in itertools.takewhile(str.isdigit, following)]
+
+
+def test_fewer_graphs_are_captured_and_no_larger_ones_than_before(tmp_path: Path) -> None:
+    usual = sizes(tmp_path)
+    assert len(usual) == 31
+    assert usual[-1] == 512
+    assert sizes(tmp_path, max_num_seqs=1024) == usual
+    assert sizes(tmp_path, max_num_seqs=100) == [size for size in usual if size <= 200]
+    assert sizes(tmp_path, "--max-num-seqs", "4") == [1, 2, 4, 8]
+    own = [
+        "--cudagraph-capture-sizes=1",
+        "--max-cudagraph-capture-size=8",
+        "--compilation-config={}",
+        "--enforce-eager",
+    ]
+    for argument in (*own, "-cc.cudagraph_capture_sizes=[1]"):
+        assert sizes(tmp_path, argument) == []
+    assert sizes(tmp_path, cuda_graph_mode="NONE") == []
+
+
 def test_the_winners_that_are_shipped_are_flags_of_some_version_and_have_a_source() -> None:
     shipped = json.loads((SHIPPED / "winners.json").read_text())
     known = {name for version in profiles.VERSIONS for name in profiles.load(version).flags}
@@ -141,6 +169,7 @@ def test_the_winners_that_are_shipped_are_flags_of_some_version_and_have_a_sourc
             assert winner["source"]
             assert ("variable" in winner) != ("flag" in winner)
             assert winner.get("flag", "--port") in known
+            assert all(name.startswith("-") for name in winner.get("unless", ()))
 
 
 @pytest.mark.parametrize(
