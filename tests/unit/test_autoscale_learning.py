@@ -90,6 +90,17 @@ def test_few_looks_at_an_engine_with_few_sequences_are_enough_where_it_tells_how
     )
 
 
+@pytest.mark.parametrize("slower", [1 / 3, 1.0, 4.0])
+@pytest.mark.parametrize("requests", [0.3, 1.0, 3.0])
+def test_an_engine_that_is_idle_at_times_is_known_by_how_long_its_tokens_took(slower: float, requests: float) -> None:
+    truth, prompt, answer = DEFAULT.scaled(slower, slower, slower), 200.0, 100
+    alone = answer * (truth.step + truth.each)
+    learned = wavering(truth, prompt, answer, requests / alone, 900, 10.0, tells=True)
+    true, found = Engine.of(truth, prompt, answer, 64), learned.engine(64)
+    assert found is not None
+    assert found.rate == pytest.approx(true.rate, rel=0.15)
+
+
 def test_while_a_long_prompt_is_computed_nothing_is_decoded_and_no_step_is_made_up_for_it() -> None:
     evidence, learned = Evidence(), Learned()
     for n in range(6):  # nine seconds of prompt, then one of tokens, for the one of two that has begun
@@ -194,11 +205,15 @@ def test_chance_is_no_step() -> None:
     assert highest < 1.5 * 20
 
 
-def test_a_little_more_than_usual_is_doubtful_and_much_more_is_not() -> None:
+def test_a_little_more_than_usual_is_doubtful_and_so_is_how_much_more_it_is() -> None:
     steady = [(n * 0.5, 5.0 * n) for n in range(240)]
     now = steady[-1][0] + 0.3
     more = {n: after([*steady, (now, steady[-1][1] + n)]) for n in (3, 12, 40)}
-    assert [more[n].doubtful(now) for n in more] == [False, True, False]
+    assert [more[n].doubtful(now) for n in more] == [False, True, True]
+    step = [(steady[-1][0] + n * 0.5, steady[-1][1] + 40.0 * n) for n in range(1, 20)]
+    known = [after([*steady, *step[: n + 1]]).doubtful(at) for n, (at, _) in enumerate(step)]
+    assert known[:3] == [True] * 3
+    assert not any(known[8:]), "after some seconds it is known"
     assert more[12].rate(now) == pytest.approx(10, rel=0.05)
     assert more[40].rate(now) > 20
     begun = after([(n * 0.5, 5.0 * n) for n in range(20)] + [(9.8, 107.0)])

@@ -11,6 +11,8 @@ WINDOWS = (120.0, 60.0, 30.0, 15.0, 8.0, 4.0, 2.0, 1.0)
 # In deviations: what is more than usual, what may be, and what may be luck of the more: twice as much where it is only
 # just certain, since then luck had its part in it.
 _CERTAIN, _DOUBTFUL, _LUCK = 5.0, 2.0, 1.0
+# What changed within so many seconds is still becoming more with each look.
+_YOUNG = 2.0
 # Seconds after which it is known what is usual.
 _LEARNT = 30.0
 # Seconds of a bin, in which requests are counted to see how unevenly they come; of so many bins that is the mean.
@@ -107,7 +109,11 @@ class Arrivals:
         """Requests a second: the mean of the longest window, or since they became clearly more than that."""
         usual, counts, signs = self._beyond(now)
         most = max(signs, default=0.0)
-        if most < _CERTAIN or not self._learnt(now):
+        if not self._learnt(now):
+            # Of a few seconds much may be luck.
+            seconds = max(self._seconds(now), WINDOWS[-1])
+            return max(usual - _LUCK * sqrt(usual * seconds * self.crowds.dispersion) / seconds, 0.0)
+        if most < _CERTAIN:
             return usual
         # Something has changed: since about then, or in the second half of it; what is left of it without good luck
         # counts. Of still shorter windows the luckiest would.
@@ -117,12 +123,19 @@ class Arrivals:
         return max(usual, *((count - luck * sqrt(count * spread)) / window for window, count in since))
 
     def doubtful(self, now: float) -> bool:
-        """Whether there may be more than usual, so that another look would tell."""
-        _, _, signs = self._beyond(now)
-        return self._learnt(now) and _DOUBTFUL <= max(signs, default=0.0) < _CERTAIN
+        """Whether there may be more than usual, or how much more it is may not be known yet: another look would tell."""
+        _, counts, signs = self._beyond(now)
+        most = max(signs, default=0.0)
+        if most < _DOUBTFUL or not self._learnt(now):
+            return False
+        return most < _CERTAIN or counts[signs.index(most)][0] <= _YOUNG
+
+    def _seconds(self, now: float) -> float:
+        """Since the oldest look that is known."""
+        return now - self.times[0] if self.times else 0.0
 
     def _learnt(self, now: float) -> bool:
-        return bool(self.times) and now - self.times[0] >= _LEARNT
+        return self._seconds(now) >= _LEARNT
 
     def _beyond(self, now: float) -> tuple[float, list[tuple[float, float]], list[float]]:
         """What is usual in a second; the shorter windows and their counts; by how many deviations these are more."""

@@ -95,17 +95,21 @@ def _timing(evidence: Evidence, before: EngineSample, now: EngineSample) -> Evid
     stayed = now.finished - before.finished < before.running and now.running >= 1
     seconds = now.at - before.at
     decoded = _decoding(before, now) / seconds
-    if (decoded or min(before.running, now.running)) < _BUSY and not stayed:
-        return evidence
+    prompts = now.prompt_tokens - before.prompt_tokens
     tokens = now.generation_tokens - before.generation_tokens
-    # Without what engines say of all of the time: what they were at both ends of it. A step has one sequence at least;
-    # the mean has less where prompts are computed and nothing is decoded.
-    sequences = max(decoded, 1.0) if decoded else (before.running + now.running) / 2
-    row = (
-        (now.prompt_tokens - before.prompt_tokens) / DEFAULT.prompt_rate,
-        tokens / sequences * DEFAULT.step,
-        tokens * DEFAULT.each,
-    )
+    if (decoded or min(before.running, now.running)) >= _BUSY or stayed:
+        # Without what engines say of all of the time: what they were at both ends of it. A step has one sequence at
+        # least; the mean has less where prompts are computed and nothing is decoded.
+        sequences = max(decoded, 1.0) if decoded else (before.running + now.running) / 2
+    elif decoded and tokens > 0:
+        # It was idle at times. But each sequence knows how long it decoded, beside as many others as there are in the
+        # mean of all the time where they come independently, and kept up by these others' prompts.
+        sequences = decoded + 1
+        prompts *= decoded / sequences
+        seconds *= decoded / sequences
+    else:
+        return evidence
+    row = (prompts / DEFAULT.prompt_rate, tokens / sequences * DEFAULT.step, tokens * DEFAULT.each)
     fade = 0.5 ** (seconds / _HALF_LIFE)
     products = tuple(
         _row(known * fade + row[i] * row[j] / seconds for j, known in enumerate(line))
