@@ -48,6 +48,7 @@ class Seen:
     """What a watch saw, on the monotonic clock: a Deployment's replicas, and the first moment of each pod's steps."""
 
     replicas: list[tuple[float, int]] = field(default_factory=list)
+    reasons: list[tuple[float, str]] = field(default_factory=list)  # of these, in the autoscaler's words
     created: dict[str, float] = field(default_factory=dict)
     started: dict[str, float] = field(default_factory=dict)  # its container runs
     ready: dict[str, float] = field(default_factory=dict)
@@ -62,6 +63,8 @@ class Seen:
         count = body["spec"]["replicas"]
         if not self.replicas or self.replicas[-1][1] != count:
             self.replicas.append((now, count))
+            annotations = body.get("metadata", {}).get("annotations") or {}
+            self.reasons.append((now, annotations.get(names.ANNOTATION_SCALED, "")))
 
     def pod(self, body: Json, kind: str, now: float) -> None:
         """A pod's event."""

@@ -205,15 +205,11 @@ def test_chance_is_no_step() -> None:
     assert highest < 1.5 * 20
 
 
-def test_a_little_more_than_usual_is_doubtful_and_so_is_how_much_more_it_is() -> None:
+def test_a_little_more_than_usual_is_doubtful_and_much_more_is_not() -> None:
     steady = [(n * 0.5, 5.0 * n) for n in range(240)]
     now = steady[-1][0] + 0.3
     more = {n: after([*steady, (now, steady[-1][1] + n)]) for n in (3, 12, 40)}
-    assert [more[n].doubtful(now) for n in more] == [False, True, True]
-    step = [(steady[-1][0] + n * 0.5, steady[-1][1] + 40.0 * n) for n in range(1, 20)]
-    known = [after([*steady, *step[: n + 1]]).doubtful(at) for n, (at, _) in enumerate(step)]
-    assert known[:3] == [True] * 3
-    assert not any(known[8:]), "after some seconds it is known"
+    assert [more[n].doubtful(now) for n in more] == [False, True, False]
     assert more[12].rate(now) == pytest.approx(10, rel=0.05)
     assert more[40].rate(now) > 20
     begun = after([(n * 0.5, 5.0 * n) for n in range(20)] + [(9.8, 107.0)])

@@ -39,6 +39,8 @@ async def _react(client: httpx.Client, repeats: int) -> tuple[Numbers, bool]:
         print(
             f"  {one.before} -> {one.kept} engines in {one.writes} writes, the first after {one.first:.2f} s, enough "
             f"after {one.enough:.2f} s; {one.lost} requests lost{'' if one.met else '  MISSED'}",
+            *([] if one.met else one.reasons),
+            sep="\n    ",
             flush=True,
         )
     wanted, least = (react.engines(react.RATE * react.FACTOR, use) for use in (react.TARGET, react.BORNE))

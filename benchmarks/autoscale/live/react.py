@@ -34,6 +34,7 @@ class Reaction:
     enough: float
     writes: int
     lost: int
+    reasons: tuple[str, ...] = ()  # of each change of the number, with the second of it
 
     @property
     def met(self) -> bool:
@@ -86,4 +87,5 @@ async def _step(resource: Scaled, seed: int) -> Reaction:
         enough=enough[0] if enough else math.inf,
         writes=len(writes),
         lost=sum(outcome.kind != "ok" for outcome in outcomes),
+        reasons=tuple(f"{at - moment:+.2f} s: {reason}" for at, reason in resource.seen.reasons),
     )

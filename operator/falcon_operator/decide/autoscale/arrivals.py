@@ -11,8 +11,6 @@ WINDOWS = (120.0, 60.0, 30.0, 15.0, 8.0, 4.0, 2.0, 1.0)
 # In deviations: what is more than usual, what may be, and what may be luck of the more: twice as much where it is only
 # just certain, since then luck had its part in it.
 _CERTAIN, _DOUBTFUL, _LUCK = 5.0, 2.0, 1.0
-# What changed within so many seconds is still becoming more with each look.
-_YOUNG = 2.0
 # Seconds after which it is known what is usual.
 _LEARNT = 30.0
 # Seconds of a bin, in which requests are counted to see how unevenly they come; of so many bins that is the mean.
@@ -123,12 +121,9 @@ class Arrivals:
         return max(usual, *((count - luck * sqrt(count * spread)) / window for window, count in since))
 
     def doubtful(self, now: float) -> bool:
-        """Whether there may be more than usual, or how much more it is may not be known yet: another look would tell."""
-        _, counts, signs = self._beyond(now)
-        most = max(signs, default=0.0)
-        if most < _DOUBTFUL or not self._learnt(now):
-            return False
-        return most < _CERTAIN or counts[signs.index(most)][0] <= _YOUNG
+        """Whether there may be more than usual, so that another look would tell."""
+        _, _, signs = self._beyond(now)
+        return self._learnt(now) and _DOUBTFUL <= max(signs, default=0.0) < _CERTAIN
 
     def _seconds(self, now: float) -> float:
         """Since the oldest look that is known."""
