@@ -38,11 +38,10 @@ def cold_start(config: Config) -> float:
 
 
 def used(sight: Sight, fleet: Fleet, config: Config, learned: Learned) -> float:
-    """The work that engines do at this moment, in engines; or would do, where it is not known how much they do."""
+    """The work that engines do at this moment, in engines: as many as there are at most."""
     engine = learned.engine(config.per_engine)
     if engine is None:
-        # Nothing is known of the requests: count them.
-        return (sight.in_flight + sight.held) / config.per_engine
+        return sight.in_flight / config.per_engine
     if not fleet.ready:
         return 0.0
     return fleet.ready * engine.use(min(sight.in_flight / fleet.ready, engine.most))
@@ -52,7 +51,8 @@ def demand(sight: Sight, fleet: Fleet, config: Config, state: State, now: float)
     """`state` has this look in it already."""
     engine = state.learned.engine(config.per_engine)
     if engine is None:
-        return Demand(state.used, 0.0)
+        # Nothing is known of the requests: count them.
+        return Demand(state.used + sight.held / config.per_engine, 0.0)
     # Requests that come rarely and stay long are seen by what engines are used, and only then by their arrivals.
     steady = max(state.arrivals.rate(now) / engine.rate, state.used)
     # What an engine has beyond its fill only waits in it.
