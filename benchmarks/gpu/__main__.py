@@ -17,8 +17,8 @@ from benchmarks.gpu import plan, report, steps
 from benchmarks.gpu.driver import Driver, Setting
 from benchmarks.gpu.steps import Step
 
-# Which lane makes what, so that two GPUs are both busy.
-_BEFORE_ONE = (("make", "quantize", "tune", "expand to fp8", "expand to bf16"),)
+# Which lane makes what, so that two GPUs are both busy. What needs the engine, which may be on its way, comes last.
+_BEFORE_ONE = (("make", "quantize", "expand to fp8", "expand to bf16", "tune"),)
 _BEFORE_TWO = (("make", "quantize", "expand to fp8"), ("tune", "expand to bf16"))
 
 
@@ -62,10 +62,10 @@ def _report(options: argparse.Namespace) -> int:
     if options.raw:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(report.collect(options.raw), indent=1) + "\n")
-    documents = {path.stem: json.loads(path.read_text()) for path in (options.json, *options.older)}
+    documents = {path.stem: json.loads(path.read_text()) for path in (options.json, *options.others)}
     page = options.docs / "benchmarks.md"
     page.write_text(report.fill(page.read_text(), documents))
-    for name, svg in report.pictures(documents[options.json.stem]).items():
+    for name, svg in report.pictures(list(documents.values())).items():
         (options.docs / "benchmarks").mkdir(exist_ok=True)
         (options.docs / "benchmarks" / name).write_text(svg)
     return 0
@@ -118,7 +118,8 @@ def main() -> int:
     run.set_defaults(act=_run)
     told = commands.add_parser("report", help="renew docs/benchmarks.md and its pictures")
     told.add_argument("json", type=Path, help="the document, such as benchmarks/results/nvidia-h200.json")
-    told.add_argument("older", type=Path, nargs="*", help="documents of earlier runs whose tables the page has, too")
+    told.add_argument("others", type=Path, nargs="*",
+                      help="of other runs that the page has tables of; of each start the last is drawn")  # fmt: skip
     told.add_argument("--raw", type=Path, metavar="DIR", help="a run's results, of which the document is made first")
     told.add_argument("--docs", type=Path, default=Path("docs"), help="where benchmarks.md is (default docs)")
     told.set_defaults(act=_report)

@@ -19,6 +19,7 @@ COMPARED = (
     ("card nvfp4", "ours bf16"),
     ("ours bf16", "ours nvfp4"),
     ("plain bf16", "card nvfp4"),
+    ("ours fp8", "fp8 one artifact warm"),
 )
 PAIRS = ("card nvfp4", "plain bf16", "ours nvfp4", "ours bf16", "ours fp8", "ours fp8 best")
 LOADS = ("1 x 128/128", "8 x 128/128", "32 x 128/128", "100 x 128/128", "250 x 128/128", "1000 x 128/128",
@@ -30,7 +31,7 @@ KNOB_LOADS = (
     "1000 x 128/128",
     *(load.name for load in plan.PADDED),
 )
-STARTS = ("card nvfp4", "fp8 cold", "fp8 warm", "fp8 one artifact warm", "ours fp8 best")
+STARTS = ("card nvfp4", "fp8 cold", "fp8 warm", "fp8 one artifact warm")
 _TUNED = re.compile(r"^\s*(\d+)\s+([\d.]+)\s+(\d+)\s+([\d.]+)\s+(\d+)\s+([\d.]+)\s+(\d+) rows, (\d+) warps, (\S+)$")
 # Inside of JSON strings, so that names of files stay.
 _FOLDERS = re.compile(r"(?<![\w.])/(?:[\w.+-]+/)+")
@@ -132,13 +133,13 @@ def fill(text: str, documents: Mapping[str, Mapping[str, Any]]) -> str:
     return _BLOCK.sub(renewed, text)
 
 
-def pictures(document: Mapping[str, Any]) -> dict[str, str]:
-    """SVG by file name."""
+def pictures(documents: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """SVG by file name: speeds of the first document, and of each start the last document's that has it."""
+    document = documents[0]
     named = [name for name in PAIRS if speed(document, name, LOADS[4]) is not None]
     bars = [(load, [speed(document, name, load) for name in named]) for load in LOADS[2:8]]
-    starts = [
-        (row["session"], row["phases"]) for row in document["sessions"] if row["session"] in STARTS and "phases" in row
-    ]
+    phases = {row["session"]: row["phases"] for told in documents for row in told["sessions"] if "phases" in row}
+    starts = [(name, phases[name]) for name in STARTS if name in phases]
     return {
         "throughput.svg": picture.groups(f"{document['device']}: output tokens/s", named, bars),
         "start.svg": picture.stacks(f"{document['device']}: seconds from the process to a served request", starts),

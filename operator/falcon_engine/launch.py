@@ -171,7 +171,7 @@ def compose(intent: Intent, engine: locate.Engine, stated: str | None, report: R
         log(note)
     if intent.device == "cuda":
         model_info.put(stated, os.environ, log)
-    ahead.begin(prepared.intent, stated, found, engine, directory, log)
+    ahead.begin(prepared.intent, stated, found, engine, directory, log, {**os.environ, **environ})
     return prepared
 
 

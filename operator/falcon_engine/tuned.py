@@ -26,6 +26,7 @@ HEAD_DIM, STATE = 128, 256  # of Falcon-H1R-7B
 _PACKAGE = "falcon_engine.kernels"
 _WINNERS = "winners.json"
 _SIZES = "--cudagraph-capture-sizes"
+_ARTIFACT, _ASSEMBLER = "VLLM_USE_MEGA_AOT_ARTIFACT", "TRITON_PTXAS_PATH"
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,9 @@ def defaults(
     for winner in _winners(version, gpus):
         value, source = str(winner["value"]), winner["source"]
         if "variable" in winner:
-            if not environ.get(winner["variable"]):
-                variables[winner["variable"]] = value
+            with_it = assembler(environ) if winner["variable"] == _ARTIFACT else {}
+            if not environ.get(winner["variable"]) and with_it is not None:
+                variables |= {winner["variable"]: value, **with_it}
                 notes.append(f"{winner['variable']}={value}: {source}")
         elif profile.has(winner["flag"]) and not flags.given(intent, winner["flag"], *winner.get("unless", ())):
             value = _captured(value, intent) if winner["flag"] == _SIZES else value
@@ -112,6 +114,22 @@ def defaults(
             arguments += [winner["flag"], *value.split()]
             notes.append(f"{winner['flag']} {value}: {source}")
     return tuple(arguments), variables, notes
+
+
+def assembler(environ: Mapping[str, str]) -> dict[str, str] | None:
+    """The assembler that Inductor has Triton take, named from the beginning; None where there is none.
+
+    Inductor names it at the first kernel that it loads, and Triton keeps kernels by its version. Where one artifact is
+    all that is loaded, that is before Triton has looked at the version, otherwise after it: kernels that one start kept
+    would be strange to the other, and those that are compiled ahead to both.
+    """
+    if environ.get(_ASSEMBLER):
+        return {}
+    spec = find_spec("torch")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        if os.access(path := Path(folder, "bin", "ptxas"), os.X_OK):
+            return {_ASSEMBLER: str(path)}
+    return None
 
 
 def _captured(sizes: str, intent: Intent) -> str:

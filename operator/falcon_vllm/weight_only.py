@@ -57,7 +57,8 @@ class FalconWeightOnlyMethod(ModelOptNvFp4LinearMethod):
         for name in ("input_scale", "weight_scale_2"):
             # Of Mamba's in_proj, five parts in one tensor, vLLM up to 0.19 only sets the first part's.
             loaded = getattr(layer, name).data
-            loaded[torch.isnan(loaded)] = loaded[0]
+            # (a copy: a GPU does not write a tensor's own value into it by a mask)
+            loaded[torch.isnan(loaded)] = loaded[0].clone()
         scales = layer.weight_scale_2.data
         if torch.isnan(layer.weight_scale.float()).any() or torch.isnan(scales).any():
             name = getattr(layer, "prefix", "") or "a layer"

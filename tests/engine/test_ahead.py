@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.engine.launching import Container, intent, wait_for
+from tests.engine.launching import Container, descendants, intent, wait_for
 from tests.engine.test_engine_launch_gpus import LINE, nvidia_smi
 
 from falcon_engine import ahead, kernels, model_info, profiles
@@ -154,6 +154,25 @@ def test_the_launcher_begins_it_beside_the_engine(tmp_path: Path) -> None:
         wait_for(lambda: "not compiled ahead (ModuleNotFoundError" in log.read_text(), "its line in the log")
     assert "falcon: kernels for prompts and sampling are compiled while the engine imports" in container.log
     assert (tmp_path / "home" / ".cache" / "vllm" / "modelinfos" / MODULE_INFO).exists()
+
+
+def test_it_compiles_with_the_assembler_that_the_engine_is_given(tmp_path: Path) -> None:
+    container = Container(tmp_path, vllm="0.26.0", profile="0.26")
+    nvidia_smi(container, f'echo "{LINE}"')
+    torch = tmp_path / "site" / "torch"
+    (torch / "bin").mkdir(parents=True)
+    (torch / "bin" / "ptxas").touch(0o755)
+    (torch / "__init__.py").write_text(
+        "import os, sys; print('with', os.environ['TRITON_PTXAS_PATH'], file=sys.stderr)"
+    )
+    container.environment["HOME"] = str(tmp_path / "home")
+    with container.running(device="cuda", canary=False) as process:
+        container.wait_until_served()
+        log = tmp_path / "serve.log"
+        wait_for(lambda: f"with {torch}/bin/ptxas" in log.read_text(), "what it was given, in the log")
+        started = (Path(f"/proc/{pid}") for pid in descendants(process.pid))
+        (engine,) = (path for path in started if b"vllm.entrypoints" in (path / "cmdline").read_bytes())
+        assert f"TRITON_PTXAS_PATH={torch}/bin/ptxas" in (engine / "environ").read_bytes().decode().split("\0")
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,35 @@ def test_fewer_graphs_are_captured_and_no_larger_ones_than_before(tmp_path: Path
     assert sizes(tmp_path, cuda_graph_mode="NONE") == []
 
 
+@pytest.mark.parametrize(
+    ("mode", "own", "found"),
+    [
+        (0o755, {}, {"VLLM_USE_MEGA_AOT_ARTIFACT": "1", "TRITON_PTXAS_PATH": "{torch}/bin/ptxas"}),
+        (0o755, {"TRITON_PTXAS_PATH": "/mine"}, {"VLLM_USE_MEGA_AOT_ARTIFACT": "1"}),
+        (0o755, {"VLLM_USE_MEGA_AOT_ARTIFACT": "0"}, {}),
+        (0o644, {}, {}),
+    ],
+    ids=["as Inductor finds it", "the user's assembler", "not with one artifact", "nothing to assemble with"],
+)
+def test_what_is_compiled_is_one_artifact_where_kernels_keep_their_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, own: dict[str, str], found: dict[str, str]
+) -> None:
+    torch = tmp_path / "site" / "torch"
+    (torch / "bin").mkdir(parents=True)
+    (torch / "__init__.py").touch()
+    (torch / "bin" / "ptxas").touch(mode)
+    monkeypatch.syspath_prepend(torch.parent)
+    told = settings(tmp_path, environ=own).environ
+    named = ("VLLM_USE_MEGA_AOT_ARTIFACT", "TRITON_PTXAS_PATH")
+    assert {name: told[name] for name in named if name in told} == {
+        name: value.format(torch=torch) for name, value in found.items()
+    }
+
+
+def test_without_torch_beside_the_launcher_it_stays_in_pieces(tmp_path: Path) -> None:
+    assert not {"VLLM_USE_MEGA_AOT_ARTIFACT", "TRITON_PTXAS_PATH"} & settings(tmp_path).environ.keys()
+
+
 def test_the_winners_that_are_shipped_are_flags_of_some_version_and_have_a_source() -> None:
     shipped = json.loads((SHIPPED / "winners.json").read_text())
     known = {name for version in profiles.VERSIONS for name in profiles.load(version).flags}
