@@ -10,6 +10,9 @@ from falcon_operator.decide.autoscale.engine_law import DEFAULT, Engine, Law, Le
 from falcon_operator.decide.autoscale.learning import Evidence, learn
 from falcon_operator.decide.autoscale.types import EngineSample
 
+# Seconds until an engine serves.
+START = 60.0
+
 
 def watched(
     truth: Law, prompt: float, answer: float, seconds: float, noise: random.Random, every: float = 5.0
@@ -163,12 +166,12 @@ def after(counts: list[tuple[float, float]]) -> Arrivals:
     """One gateway's counter at these times."""
     arrivals = Arrivals()
     for at, count in counts:
-        arrivals = arrivals.seen({"a": count}, at)
+        arrivals = arrivals.seen({"a": (at, count)}, at, START)
     return arrivals
 
 
 def test_a_counter_seen_for_the_first_time_says_nothing() -> None:
-    assert after([(0, 1e6)]).rate(0) == 0
+    assert after([(0, 1e6)]).pace(0).rate == 0
     assert after([(0, 1e6), (1, 1e6 + 4)]).total == 4
 
 
@@ -182,7 +185,7 @@ def test_a_steady_rate_is_the_mean() -> None:
     for n in range(240):
         count += sum(noise.random() < 0.05 for _ in range(100))  # 5 in half a second
         counts.append((n * 0.5, count))
-    assert after(counts).rate(119.5) == pytest.approx(10, rel=0.15)
+    assert after(counts).pace(119.5).rate == pytest.approx(10, rel=0.15)
 
 
 @pytest.mark.parametrize("rate", [2.0, 8.0, 60.0])
@@ -191,7 +194,7 @@ def test_a_step_is_seen_in_three_seconds(rate: float) -> None:
     for n in range(246):
         count += rate * (0.5 if n < 240 else 4.0)
         counts.append((n * 0.5, count))
-    assert after(counts).rate(122.5) == pytest.approx(8 * rate, rel=0.4)
+    assert after(counts).pace(122.5).rate == pytest.approx(8 * rate, rel=0.4)
 
 
 def test_chance_is_no_step() -> None:
@@ -199,9 +202,9 @@ def test_chance_is_no_step() -> None:
     arrivals, count = Arrivals(), 0.0
     for n in range(2400):
         count += sum(noise.random() < 0.1 for _ in range(100))  # 10 in half a second
-        arrivals = arrivals.seen({"a": count}, n * 0.5)
+        arrivals = arrivals.seen({"a": (n * 0.5, count)}, n * 0.5, START)
         if n > 240:
-            highest = max(highest, arrivals.rate(n * 0.5))
+            highest = max(highest, arrivals.pace(n * 0.5).rate)
     assert highest < 1.5 * 20
 
 
@@ -209,23 +212,25 @@ def test_a_little_more_than_usual_is_doubtful_and_much_more_is_not() -> None:
     steady = [(n * 0.5, 5.0 * n) for n in range(240)]
     now = steady[-1][0] + 0.3
     more = {n: after([*steady, (now, steady[-1][1] + n)]) for n in (3, 12, 40)}
-    assert [more[n].doubtful(now) for n in more] == [False, True, False]
-    assert more[12].rate(now) == pytest.approx(10, rel=0.05)
-    assert more[40].rate(now) > 20
+    assert [more[n].pace(now).doubtful for n in more] == [False, True, False]
+    assert more[12].pace(now).rate == pytest.approx(10, rel=0.05)
+    assert more[40].pace(now).rate > 20
     begun = after([(n * 0.5, 5.0 * n) for n in range(20)] + [(9.8, 107.0)])
-    assert not begun.doubtful(9.8), "what is usual is not known yet"
+    assert not begun.pace(9.8).doubtful, "what is usual is not known yet"
 
 
 def test_gateways_that_are_gone_are_forgotten_and_their_requests_are_not() -> None:
-    arrivals = Arrivals().seen({"a": 0, "b": 0}, 0).seen({"a": 10, "b": 10}, 1).keep({"b"})
+    arrivals = Arrivals().seen({"a": (0, 0), "b": (0, 0)}, 0, START)
+    arrivals = arrivals.seen({"a": (1, 10), "b": (1, 10)}, 1, START).keep({"b"})
     assert set(arrivals.last) == {"b"}
     assert arrivals.total == 20
 
 
 def test_only_the_last_two_minutes_are_kept() -> None:
     arrivals = after([(n * 0.5, float(n)) for n in range(2000)])
-    assert len(arrivals.times) < 250
-    assert arrivals.rate(999.5) == pytest.approx(2)
+    assert len(arrivals.looks["a"].totals) < 250
+    assert not arrivals.keep(set()).seen({}, 1200.0, START).looks
+    assert arrivals.pace(999.5).rate == pytest.approx(2)
 
 
 def test_equal_samples_teach_once() -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import sqrt
 
 # The longest first. A shorter one counts only where chance does not explain what it has beyond the usual.
-WINDOWS = (120.0, 60.0, 30.0, 15.0, 8.0, 4.0, 2.0, 1.0)
-# In deviations: what is more than usual, what may be, and what may be luck of the more: twice as much where it is only
-# just certain, since then luck had its part in it.
+WINDOWS = (120.0, 60.0, 30.0, 15.0, 8.0, 5.6, 4.0, 2.8, 2.0, 1.4, 1.0, 0.7)
+# In deviations: what is more than usual, what may be, and what may be luck: of the more that is just certain twice as
+# much, since then luck had its part in it, and the less the more certain it is.
 _CERTAIN, _DOUBTFUL, _LUCK = 5.0, 2.0, 1.0
 # Seconds after which it is known what is usual.
 _LEARNT = 30.0
+# Seconds after which a source that has said nothing new counts as one without requests.
+_SILENT = 3.0
 # Seconds of a bin, in which requests are counted to see how unevenly they come; of so many bins that is the mean.
 _BIN = 2.0
 _BINS = 120
@@ -41,11 +44,14 @@ class Unevenness:
 
     def seen(self, new: float, now: float) -> Unevenness:
         """Count requests that came until now."""
+        if self.begun is None and not new:
+            return self  # what comes after nothing, for the first time, is no crowd
         if self.begun is None or not 0 <= now - self.begun <= 2 * _BIN:
             return replace(self, begun=now, count=0.0)
         count = self.count + new
         if now - self.begun < _BIN:
-            return replace(self, count=count)
+            # (`replace` takes three times as long, and this is most looks)
+            return Unevenness(self.about, self.near, self.mean, self.variance, self.bins, self.begun, count)
         count *= _BIN / (now - self.begun)
         bins = self.bins + 1
         off = (count - self.near) ** 2 if self.bins else 0.0
@@ -63,38 +69,99 @@ class Unevenness:
 
 
 @dataclass(frozen=True)
-class Arrivals:
-    """A running total of requests, as it was at each look of the last minutes, the oldest first."""
+class Pace:
+    """Requests a second, and by how many deviations they are more than usual; 0 where that is not known."""
 
-    times: tuple[float, ...] = ()
-    totals: tuple[float, ...] = ()
-    last: dict[str, float] = field(default_factory=dict)  # each source's counter as last seen
-    crowds: Unevenness = Unevenness(_CROWD)  # what may look like more load, and is none
-    swings: Unevenness = Unevenness(_BINS)  # and load that rises and falls within minutes: engines need room for both
+    rate: float
+    sign: float = 0.0
 
     @property
-    def total(self) -> float:
-        """All requests since this operator began to look."""
-        return self.totals[-1] if self.totals else 0.0
+    def doubtful(self) -> bool:
+        """Whether there may be more than usual, so that another look would tell."""
+        return _DOUBTFUL <= self.sign < _CERTAIN
 
-    def seen(self, counters: dict[str, float], now: float) -> Arrivals:
-        """Take the counters of all sources that could be read; one that went back belongs to a process that began anew.
+    @property
+    def changed(self) -> bool:
+        """Whether there is clearly more than usual: then `rate` is what is there at least."""
+        return self.sign >= _CERTAIN
 
-        A source that is seen for the first time adds nothing: when it counted is not known.
-        """
-        new = 0.0
-        for source, count in counters.items():
-            before = self.last.get(source)
-            if before is not None:
-                new += count - before if count >= before else count
+
+@dataclass(frozen=True)
+class Looks:
+    """One source's running total of requests at each look of the last minutes, the oldest first.
+
+    A look counts somewhere between the question and the answer: either may be late, the source or the one who asks.
+    """
+
+    asked: tuple[float, ...] = ()
+    answered: tuple[float, ...] = ()
+    totals: tuple[float, ...] = ()
+
+    def looked(self, asked: float, now: float, new: float) -> Looks:
+        """With one more."""
+        total = self.totals[-1] + new if self.totals else new
         # One look before the longest window stays, to know the total at its begin.
-        first = max(bisect_right(self.times, now - WINDOWS[0]) - 1, 0)
+        first = max(bisect_right(self.answered, now - WINDOWS[0]) - 1, 0)
+        return Looks((*self.asked[first:], asked), (*self.answered[first:], now), (*self.totals[first:], total))
+
+    def within(self, windows: Sequence[float], now: float) -> list[float]:
+        """Requests of each so many seconds until its last look, or until now where that is long ago.
+
+        By questions and by answers, the fewer: what only comes together because an answer was late is no more load.
+        """
+        silent = now - self.answered[-1] > _SILENT
+        both = [self._since(times, now if silent else times[-1], windows) for times in (self.asked, self.answered)]
+        return list(map(min, *both))
+
+    def _since(self, times: tuple[float, ...], end: float, windows: Sequence[float]) -> list[float]:
+        """Between two looks they came evenly."""
+        totals, found = self.totals, []
+        for window in windows:
+            begin = end - window
+            after = bisect_right(times, begin)
+            if after == 0:
+                before = totals[0]
+            elif after == len(times):
+                before = totals[-1]
+            else:
+                share = (begin - times[after - 1]) / (times[after] - times[after - 1])
+                before = totals[after - 1] + share * (totals[after] - totals[after - 1])
+            found.append(totals[-1] - before)
+        return found
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """The requests of all sources."""
+
+    looks: dict[str, Looks] = field(default_factory=dict)  # of those that are gone, too, for as long as they count
+    last: dict[str, float] = field(default_factory=dict)  # each source's counter as last seen
+    total: float = 0.0  # all requests since this operator began to look
+    crowds: Unevenness = Unevenness(_CROWD)  # what may look like more load, and is none
+    swings: Unevenness = Unevenness(_BINS)  # and load that rises while engines start; others need room for both
+
+    def seen(self, counters: dict[str, tuple[float, float]], now: float, start: float) -> Arrivals:
+        """Take the counters of all sources that could be read, each with the time when it was asked.
+
+        One that went back belongs to a process that began anew. A source that is seen for the first time adds nothing:
+        when it counted is not known. Engines take `start` seconds until they serve.
+        """
+        more = 0.0
+        looks = {uid: known for uid, known in self.looks.items() if now - known.answered[-1] <= WINDOWS[0]}
+        for source, (asked, count) in counters.items():
+            before, known = self.last.get(source), looks.get(source, Looks())
+            new = 0.0 if before is None else count - before if count >= before else count
+            if known.asked and known.asked[-1] == asked:
+                continue  # nobody has asked it since
+            looks[source] = known.looked(asked, now, new)
+            more += new
+        bins = min(max(round(start / _BIN), _CROWD), _BINS)
         return Arrivals(
-            (*self.times[first:], now),
-            (*self.totals[first:], self.total + new),
-            self.last | counters,
-            self.crowds.seen(new, now),
-            self.swings.seen(new, now),
+            looks,
+            self.last | {source: count for source, (_, count) in counters.items()},
+            self.total + more,
+            self.crowds.seen(more, now),
+            (self.swings if self.swings.about == bins else replace(self.swings, about=bins)).seen(more, now),
         )
 
     def keep(self, sources: set[str]) -> Arrivals:
@@ -103,56 +170,27 @@ class Arrivals:
             return self
         return replace(self, last={source: count for source, count in self.last.items() if source in sources})
 
-    def rate(self, now: float) -> float:
-        """Requests a second: the mean of the longest window, or since they became clearly more than that."""
-        usual, counts, signs = self._beyond(now)
-        most = max(signs, default=0.0)
-        if not self._learnt(now):
+    def pace(self, now: float) -> Pace:
+        """The mean of the longest window, or since they became clearly more than that."""
+        if not self.looks:
+            return Pace(0.0)
+        known, spread = max(now - looks.answered[0] for looks in self.looks.values()), self.crowds.dispersion
+        longest = min(max(known, WINDOWS[-1]), WINDOWS[0])
+        windows = (longest, *(window for window in WINDOWS if window < longest))
+        counts = [
+            sum(each) for each in zip(*(looks.within(windows, now) for looks in self.looks.values()), strict=True)
+        ]
+        usual = counts[0] / longest
+        if known < _LEARNT:
             # Of a few seconds much may be luck.
-            seconds = max(self._seconds(now), WINDOWS[-1])
-            return max(usual - _LUCK * sqrt(usual * seconds * self.crowds.dispersion) / seconds, 0.0)
+            return Pace(max(usual - _LUCK * sqrt(usual * longest * spread) / longest, 0.0))
+        shorter = list(zip(windows, counts, strict=True))[1:]
+        signs = [(count - usual * window) / sqrt(max(usual * window, 1.0) * spread) for window, count in shorter]
+        most = max(signs)
         if most < _CERTAIN:
-            return usual
+            return Pace(usual, most)
         # Something has changed: since about then, or in the second half of it; what is left of it without good luck
         # counts. Of still shorter windows the luckiest would.
-        first, spread = signs.index(most), self.crowds.dispersion
-        luck = _LUCK * (1 + _CERTAIN / most)
-        since = counts[first : first + 2]
-        return max(usual, *((count - luck * sqrt(count * spread)) / window for window, count in since))
-
-    def doubtful(self, now: float) -> bool:
-        """Whether there may be more than usual, so that another look would tell."""
-        _, _, signs = self._beyond(now)
-        return self._learnt(now) and _DOUBTFUL <= max(signs, default=0.0) < _CERTAIN
-
-    def _seconds(self, now: float) -> float:
-        """Since the oldest look that is known."""
-        return now - self.times[0] if self.times else 0.0
-
-    def _learnt(self, now: float) -> bool:
-        return self._seconds(now) >= _LEARNT
-
-    def _beyond(self, now: float) -> tuple[float, list[tuple[float, float]], list[float]]:
-        """What is usual in a second; the shorter windows and their counts; by how many deviations these are more."""
-        if not self.times:
-            return 0.0, [], []
-        longest = min(max(now - self.times[0], WINDOWS[-1]), WINDOWS[0])
-        usual = self._within(longest, now) / longest
-        counts = [(window, self._within(window, now)) for window in WINDOWS if window < longest]
-        spread = self.crowds.dispersion
-        return (
-            usual,
-            counts,
-            [(count - usual * window) / sqrt(max(usual * window, 1.0) * spread) for window, count in counts],
-        )
-
-    def _within(self, window: float, now: float) -> float:
-        """Requests of the last so many seconds; between two looks they came evenly."""
-        begin = now - window
-        after = bisect_right(self.times, begin)
-        if after == 0:
-            return self.total - self.totals[0]
-        if after == len(self.times):
-            return 0.0
-        share = (begin - self.times[after - 1]) / (self.times[after] - self.times[after - 1])
-        return self.total - (self.totals[after - 1] + share * (self.totals[after] - self.totals[after - 1]))
+        first, luck = signs.index(most), _LUCK * 2 * _CERTAIN / most
+        since = shorter[first : first + 2]
+        return Pace(max(usual, *((count - luck * sqrt(count * spread)) / window for window, count in since)), most)

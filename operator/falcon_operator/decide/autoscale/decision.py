@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from falcon_operator.api.reasons import Reason
 from falcon_operator.decide.autoscale import headroom, words
-from falcon_operator.decide.autoscale.demand import Demand, demand, used
+from falcon_operator.decide.autoscale.demand import Demand, cold_start, demand, used
 from falcon_operator.decide.autoscale.history import History
 from falcon_operator.decide.autoscale.learning import learn
 from falcon_operator.decide.autoscale.sight import Sight, look
@@ -19,11 +19,10 @@ _GAP_SECONDS = 60.0
 # The use of engines is averaged over so many seconds, since a crowd of requests is not load that stays; over less while
 # it is all that is known: where no answer has ended yet, requests only become more.
 _MEAN_SECONDS, _UNKNOWN_SECONDS = 60.0, 10.0
-# An engine that is used so much of the time still keeps up: short peaks may do that.
-_PEAK_USE = 0.95
-_AGAIN_USE = 1.0
-# Engines are removed once in so many seconds, and at most such a part of them.
-_DOWN_SECONDS, _DOWN_SHARE = 60.0, 0.5
+# At most such a part of the engines is removed at once. Whether that was right is then looked at for as long as it
+# would take to have them back, between these seconds.
+_DOWN_SHARE = 0.5
+_DOWN_SOONEST, _DOWN_LATEST = 15.0, 60.0
 _ALMOST = 1e-6
 
 
@@ -35,15 +34,16 @@ def decide(signals: Signals, fleet: Fleet, config: Config, state: State, now: fl
         unknown = (Reason.METRICS_UNKNOWN, words.unknown(sight, signals.problem, bounded))
         return Decision(bounded, words.frozen(bounded), sight.words, Limit.METRICS, unknown), state
     state = _moved(_observed(sight, signals, fleet, config, state, now), fleet, now)
-    load = demand(sight, fleet, config, state, now)
+    pace = state.arrivals.pace(now)
+    load = demand(sight, fleet, config, state, pace.rate)
     history = state.history.seen(load.steady, now, state.looked)
     state = replace(state, history=history, looked=now)
     if config.paused is not None and bounded == fleet.replicas > 0:
         return Decision(bounded, words.paused(config.paused), sight.words, Limit.ROLLOUT, demand=load.both), state
     if bounded != fleet.replicas:
         return Decision(bounded, words.bounds(config), sight.words, _bound(bounded, config), demand=load.both), state
-    decision = _decision(sight, load, fleet, config, state, now)
-    return replace(decision, doubtful=state.arrivals.doubtful(now)), state
+    decision = _decision(sight, load, fleet, config, state, pace.changed, now)
+    return replace(decision, doubtful=True) if pace.doubtful else decision, state
 
 
 def _observed(sight: Sight, signals: Signals, fleet: Fleet, config: Config, state: State, now: float) -> State:
@@ -61,7 +61,7 @@ def _observed(sight: Sight, signals: Signals, fleet: Fleet, config: Config, stat
     share = 1 - math.exp(-passed / _MEAN_SECONDS)
     known = learned.engine(config.per_engine) is not None
     of_use = share if known else 1 - math.exp(-passed / _UNKNOWN_SECONDS)
-    arrivals = state.arrivals.seen(sight.counters, now)
+    arrivals = state.arrivals.seen(sight.counters, now, cold_start(config))
     came = arrivals.total > state.arrivals.total or sight.in_flight + sight.held > 0 or not fleet.has_served
     return replace(
         state,
@@ -91,9 +91,13 @@ def window_of(config: Config) -> float:
     return max(config.window, 3 * config.cold_start) if config.cold_start else config.window
 
 
-def _decision(sight: Sight, load: Demand, fleet: Fleet, config: Config, state: State, now: float) -> Decision:
-    use = headroom.limit(config, state)
-    up, down = _up(sight, load, fleet, use), _down(load, fleet, config, state, use)
+def _decision(
+    sight: Sight, load: Demand, fleet: Fleet, config: Config, state: State, changed: bool, now: float
+) -> Decision:
+    use = headroom.limit(config, state, load.steady)
+    # What is known of a change already leaves luck out; an average may be off to both sides.
+    crowded = use if changed else headroom.too_much(use)
+    up, down = _up(sight, load, fleet, use, crowded), _down(load, fleet, config, state, use)
     limit: Limit | None = None
     if up > fleet.replicas:
         wanted, limit = _within_capacity(up, fleet, config)
@@ -105,7 +109,8 @@ def _decision(sight: Sight, load: Demand, fleet: Fleet, config: Config, state: S
         return Decision(down, words.enough(load, use), sight.words, _bound(down, config), demand=load.both)
     if sight.half:
         return Decision(fleet.replicas, words.half(sight), sight.words, Limit.METRICS, demand=load.both)
-    waited = state.removed is None or now - state.removed >= _DOWN_SECONDS
+    rest = min(max(cold_start(config), _DOWN_SOONEST), _DOWN_LATEST)
+    waited = state.removed is None or now - state.removed >= rest
     if now - max(state.since, state.added or state.since) < window_of(config) or not waited:
         reason = words.window(window_of(config))
         return Decision(fleet.replicas, reason, sight.words, Limit.WINDOW, demand=load.both)
@@ -114,19 +119,20 @@ def _decision(sight: Sight, load: Demand, fleet: Fleet, config: Config, state: S
     return Decision(wanted, words.down(load, use, window_of(config)), sight.words, demand=load.both)
 
 
-def _up(sight: Sight, load: Demand, fleet: Fleet, use: float) -> int:
-    """How many engines are to be there at least."""
+def _up(sight: Sight, load: Demand, fleet: Fleet, use: float, crowded: float) -> int:
+    """How many engines are to be there at least; more than there are only where these are used more than `crowded`."""
     if fleet.replicas == 0:
         awake = sight.held + sight.in_flight > 0
         return max(1, _engines(load, use)) if awake else 0
     if not fleet.has_served:
         return fleet.replicas  # more of what has never worked would not work either
-    crowded = load.steady / headroom.too_much(use) + load.backlog > fleet.replicas + _ALMOST
-    return max(fleet.replicas, _engines(load, use)) if crowded else fleet.replicas
+    enough = max(load.steady / crowded, load.both) <= fleet.replicas + _ALMOST
+    return fleet.replicas if enough else max(fleet.replicas, _engines(load, use))
 
 
 def _engines(load: Demand, use: float) -> int:
-    return math.ceil(load.steady / use + load.backlog - _ALMOST)
+    """What waits is a crowd, for which engines have room."""
+    return math.ceil(max(load.steady / use, load.both) - _ALMOST)
 
 
 def _down(load: Demand, fleet: Fleet, config: Config, state: State, use: float) -> int:
@@ -134,7 +140,8 @@ def _down(load: Demand, fleet: Fleet, config: Config, state: State, use: float) 
     if fleet.replicas <= config.min_replicas:
         return fleet.replicas
     seen = state.history.summary
-    kept = max(seen.busiest / headroom.enough(use), seen.peak / _PEAK_USE, seen.again / _AGAIN_USE, load.both / use)
+    # A short peak may use engines all of their time.
+    kept = max(seen.busiest / headroom.enough(use), seen.peak, seen.again, load.both / use)
     whole = math.ceil(kept - _ALMOST)
     return min(fleet.replicas, max(whole, 1, config.min_replicas))
 

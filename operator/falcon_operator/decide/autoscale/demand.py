@@ -47,14 +47,14 @@ def used(sight: Sight, fleet: Fleet, config: Config, learned: Learned) -> float:
     return fleet.ready * engine.use(min(sight.in_flight / fleet.ready, engine.most))
 
 
-def demand(sight: Sight, fleet: Fleet, config: Config, state: State, now: float) -> Demand:
-    """`state` has this look in it already."""
+def demand(sight: Sight, fleet: Fleet, config: Config, state: State, rate: float) -> Demand:
+    """`state` has this look in it already; `rate` is of the requests that come, in a second."""
     engine = state.learned.engine(config.per_engine)
     if engine is None:
         # Nothing is known of the requests: count them.
         return Demand(state.used + sight.held / config.per_engine, 0.0)
     # Requests that come rarely and stay long are seen by what engines are used, and only then by their arrivals.
-    steady = max(state.arrivals.rate(now) / engine.rate, state.used)
+    steady = max(rate / engine.rate, state.used)
     # What an engine has beyond its fill only waits in it.
     waits = sight.held + max(sight.in_flight - fleet.ready * engine.most, 0.0)
     cold = cold_start(config)

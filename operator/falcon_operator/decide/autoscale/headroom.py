@@ -14,8 +14,8 @@ _DEVIATIONS = 1.3
 _UP, _DOWN = 0.4, 0.33
 
 
-def limit(config: Config, state: State) -> float:
-    """The share of its full rate at which an engine should serve.
+def limit(config: Config, state: State, steady: float) -> float:
+    """The share of its full rate at which an engine should serve, for a load of `steady` engines.
 
     It is what comes of `target` of the sequences that fill it, less what crowds need: of n requests in flight that have
     nothing to do with each other the deviation is the root, a small share where there are many of them.
@@ -23,8 +23,10 @@ def limit(config: Config, state: State) -> float:
     engine = state.learned.engine(config.per_engine)
     if engine is None:
         return config.target
-    # Load that rises within minutes needs room as well as crowds do, until engines have been added for it.
-    crowds = sqrt(state.arrivals.swings.dispersion / max(state.in_flight, 1.0))
+    # As many requests as there are now, in the mean of the last minute; where load has become more, as there will be.
+    grown = max(steady / state.used, 1.0) if state.used > 0 else 1.0
+    # Load that rises while engines start needs room as well as crowds do.
+    crowds = sqrt(state.arrivals.swings.dispersion / max(state.in_flight * grown, 1.0))
     return min(max(1 - _DEVIATIONS * crowds, config.target), engine.use(config.target * engine.most))
 
 

@@ -21,7 +21,7 @@ class Sight:
     fresh: int
     in_flight: float
     held: float
-    counters: dict[str, float]  # of requests that came, by source
+    counters: dict[str, tuple[float, float]]  # when it was asked, and the requests that had come, by source
 
     @property
     def blind(self) -> bool:
@@ -70,5 +70,5 @@ def look(signals: Signals, config: Config, now: float) -> Sight:
         fresh=len(known),
         in_flight=sum(f[1] for f in samples.values()) + of_others * sum(f[1] for f in known.values()),
         held=sum(f[2] for f in samples.values()) + of_others * sum(f[2] for f in known.values()),
-        counters={uid: f[3] for uid, f in known.items()},
+        counters={uid: (f[0], f[3]) for uid, f in known.items()},
     )
