@@ -8,7 +8,8 @@ from itertools import pairwise
 import pytest
 from tests.unit.autoscale_play import FULL, Play
 
-from falcon_operator.decide.autoscale import headroom
+from falcon_operator.decide.autoscale import decision, headroom
+from falcon_operator.decide.autoscale.demand import Demand
 from falcon_operator.decide.autoscale.state import State
 from falcon_operator.decide.autoscale.types import Config
 
@@ -53,9 +54,6 @@ def test_a_removal_is_looked_at_for_as_long_as_it_takes_to_undo(start: float, le
 
 
 def test_what_waits_uses_the_room_for_crowds() -> None:
-    """Six engines at full use and what has piled up meanwhile: seven have room for both, and no eighth is added."""
-    play = Play(CONFIG, look=0.5)
-    play.run(120, 0.5 * FULL)
-    moves = play.run(60, 6 * FULL)
-    assert play.held == 0.0
-    assert max(replicas for _, replicas in moves) == 7
+    """Six engines have room for 5.3 at full use and 0.4 that wait: a seventh would only be there for both at once."""
+    assert decision._engines(Demand(5.34, 0.44), 0.91) == 6
+    assert decision._engines(Demand(5.34, 0.7), 0.91) == 7
